@@ -167,9 +167,9 @@ fn snapshots(count: u64, on_step: &mut impl FnMut(&str)) -> Result<Vec<Bar>, Per
     let before = snapshot_times(&few, PAGE as u64)?;
     on_step("snapshots: a full pool");
     let full = World::with_room(count)?;
-    let log_before = full.bed.pool.stats().log_used_blocks;
+    let head_before = full.bed.pool.stats().head_lsn;
     fill_snapshots(&full, count)?;
-    let blocks = full.bed.pool.stats().log_used_blocks - log_before;
+    let blocks = full.bed.pool.stats().head_lsn - head_before;
     let after = snapshot_times(&full, count)?;
     let mut bars: Vec<Bar> = ["create a snapshot", "list 100 snapshots", "delete a snapshot"]
         .iter()

@@ -281,6 +281,12 @@ fn a_rehearsal_leaves_the_owner_alone(shared: &Shared) {
         host.write_round(round);
     }
     host.check_round(12);
+    let pools = rehearsal.rpc("pool_list", json!({})).expect("it is listed");
+    let problems = pools.to_string();
+    assert!(!problems.contains("does not work"), "it archives nothing, which is no problem: {problems}");
+    let refused =
+        rehearsal.rpc("archive_seal", json!({})).expect_err("nothing of it is archived").to_string();
+    assert!(refused.contains("rehearsal"), "{refused}");
     drop(host);
     write(&living, 2);
     check_at(&living, 1);

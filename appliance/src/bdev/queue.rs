@@ -27,7 +27,7 @@ pub struct BdevQueue {
     waiting: VecDeque<Command>,
     awaited: Vec<Slot>,
     free_slots: Vec<usize>,
-    reaped: Vec<Completion>,
+    /// Completions of the fast path that came while only tasks were served.
     stash: Vec<Completion>,
 }
 
@@ -46,7 +46,6 @@ impl BdevQueue {
             waiting: VecDeque::new(),
             awaited: Vec::new(),
             free_slots: Vec::new(),
-            reaped: Vec::new(),
             stash: Vec::new(),
         }
     }
@@ -93,36 +92,54 @@ impl BdevQueue {
 
     /// Polls the device. Appends the fast path's completions to `completions` and wakes the tasks
     /// whose commands completed. Returns the number of completions of both.
+    #[inline]
     pub fn poll(&mut self, completions: &mut Vec<Completion>) -> usize {
         let kept = self.stash.len();
-        completions.append(&mut self.stash);
-        kept + self.reap(|_, completion| completions.push(completion))
+        if kept > 0 {
+            completions.append(&mut self.stash);
+        }
+        kept + self.reap(completions)
     }
 
     /// Polls the device for the tasks only. Keeps completions of the fast path for its next
     /// [`poll`](Self::poll).
     pub fn drive(&mut self) -> usize {
-        self.reap(|queue, completion| queue.stash.push(completion))
+        let mut stash = std::mem::take(&mut self.stash);
+        let count = self.reap(&mut stash);
+        self.stash = stash;
+        count
     }
 
-    fn reap(&mut self, mut fast_path: impl FnMut(&mut Self, Completion)) -> usize {
+    /// Appends the completions of the fast path to `completions`, and finishes the awaited ones.
+    #[inline]
+    fn reap(&mut self, completions: &mut Vec<Completion>) -> usize {
+        if !self.waiting.is_empty() {
+            self.submit_waiting();
+        }
+        let before = completions.len();
+        let count = self.device.poll(completions);
+        // The device writes into the caller's list; only awaited completions are moved again.
+        if self.awaited.len() > self.free_slots.len() && count > 0 {
+            self.finish_awaited(completions, before);
+        }
+        count
+    }
+
+    #[cold]
+    fn submit_waiting(&mut self) {
         while let Some(command) = self.waiting.pop_front() {
             if let Submit::Full(command) = self.device.submit(command) {
                 self.waiting.push_front(command);
                 break;
             }
         }
-        let mut reaped = std::mem::take(&mut self.reaped);
-        let count = self.device.poll(&mut reaped);
-        for completion in reaped.drain(..) {
-            if completion.tag & AWAITED == 0 {
-                fast_path(self, completion);
-            } else {
-                self.finish(completion);
-            }
+    }
+
+    /// Takes the awaited completions from position `from` on out of a list.
+    fn finish_awaited(&mut self, completions: &mut Vec<Completion>, from: usize) {
+        for completion in completions.extract_if(from.., |completion| completion.tag & AWAITED != 0) {
+            self.finish(completion);
         }
-        self.reaped = reaped;
-        count
     }
 
     fn finish(&mut self, completion: Completion) {

@@ -1,8 +1,8 @@
 //! The entries of a segment in memory, with their positions, and the ranges whose entries are
 //! unknown.
 //!
-//! **Invariant.** Every line is followed by all of its entries: units that do not form a whole
-//! record are dropped.
+//! **Invariant.** Every line is followed by all of its entries, and ends at a position that the log
+//! can have: other units are dropped. So positions of entries do not overflow.
 
 use zerocopy::FromBytes;
 
@@ -39,14 +39,15 @@ pub struct PlacedEntry {
 }
 
 impl SegmentEntries {
-    /// Takes the units of a trailer. Units that do not form whole records are dropped; the
-    /// trailer's checksum rules them out.
+    /// Takes the units of a trailer. Units that do not form whole records, or whose positions the
+    /// log cannot have, are dropped with all that follow; the trailer's checksum rules them out.
     pub fn new(units: Vec<TrailerUnit>) -> Self {
         let mut lines = Vec::new();
         let mut at = 0;
         while at < units.len() {
             let line: RecordLine = zerocopy::transmute!(units[at]);
-            if at + line.entries() >= units.len() + usize::from(line.entries() == 0) {
+            let is_whole = at + line.entries() < units.len() + usize::from(line.entries() == 0);
+            if !is_whole || line.end_lsn() > Lsn::MAX {
                 break;
             }
             lines.push(at as u32);
@@ -127,8 +128,9 @@ impl SegmentEntries {
                 if lsn <= up_to && !visit(PlacedEntry { entry, lsn, time_ns: line.time_ns() }) {
                     return;
                 }
+                // A line with fewer blocks than its entries have is damage that its checksum missed.
                 if entry.has_data() {
-                    lsn = Lsn(lsn.0 - 1);
+                    lsn = Lsn(lsn.0.saturating_sub(1));
                 }
             }
         }
@@ -143,10 +145,33 @@ mod tests {
     /// A record with `data_blocks` data blocks at `lsn`, as units.
     fn record(lsn: u64, data_blocks: u8) -> Vec<TrailerUnit> {
         let line = RecordLine::new(Lsn(lsn), 7, data_blocks, data_blocks, 1);
-        let entry = Entry::write(ImageId(1), BlockNumber(lsn), 3, Lsn(0), true);
+        let entry = Entry::write(ImageId(1), BlockNumber(lsn & 0xff), 3, Lsn(0), true);
         let mut units: Vec<TrailerUnit> = vec![zerocopy::transmute!(line)];
         units.extend((0..data_blocks).map(|_| -> TrailerUnit { zerocopy::transmute!(entry) }));
         units
+    }
+
+    #[test]
+    fn positions_that_no_log_has_are_dropped_and_nothing_overflows() {
+        let count = |units: Vec<Vec<TrailerUnit>>| SegmentEntries::new(units.concat()).len();
+        let last = Lsn::MAX.0 - 3;
+        assert_eq!(count(vec![record(1, 2), record(last, 2)]), 2);
+        assert_eq!(count(vec![record(1, 2), record(last, 3), record(9, 1)]), 1);
+        assert_eq!(count(vec![record(u64::MAX, 2)]), 0);
+        // Fewer blocks than its entries have, at the first position.
+        let line = RecordLine::new(Lsn(0), 7, 2, 0, 1);
+        let mut units = record(1, 2);
+        units[0] = zerocopy::transmute!(line);
+        let entries = SegmentEntries::new(units);
+        let mut seen = Vec::new();
+        entries.visit_backward(Lsn::MAX, |placed| {
+            seen.push(placed.lsn.0);
+            true
+        });
+        assert_eq!(seen, [0, 0]);
+        let (line, list) = entries.record(0);
+        let placed: Vec<u64> = SegmentEntries::placed(line, list).map(|placed| placed.lsn.0).collect();
+        assert_eq!(placed, [1, 2]);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Why a log could not be created, found or closed.
 
+use super::failure::LogFailure;
 use super::read::ReadError;
 use super::types::SegmentSeq;
 use crate::bdev::BdevError;
@@ -80,11 +81,9 @@ pub enum LogError {
         pool_blocks: u64,
     },
     /// The log failed.
-    #[error(
-        "the log failed: {reason}; writes are refused. Check the device (dmesg), cure it and restart: everything acknowledged is in the log"
-    )]
+    #[error("{}: everything acknowledged is in the log", failure.problem())]
     Poisoned {
         /// The first failure.
-        reason: String,
+        failure: LogFailure,
     },
 }

@@ -19,7 +19,7 @@ use std::ops::RangeInclusive;
 use uuid::Uuid;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use super::checksum::{crc32c, crc32c_parts};
+use super::checksum::{ZeroRuns, crc32c, crc32c_parts};
 
 /// The size of the checksum in bytes.
 const CRC_BYTES: usize = 4;
@@ -58,6 +58,16 @@ pub(crate) trait Framed: FromBytes + IntoBytes + Immutable + KnownLayout + Sized
     /// Computes the checksum over its bytes and the bytes that follow it, and stores it.
     fn seal(&mut self, following: &[u8]) {
         self.set_crc(computed_crc(self, following));
+    }
+
+    /// Sets the checksum, which covers `following` and then a run of zero bytes.
+    fn seal_before_zeroes<const COUNT: usize>(
+        &mut self,
+        following: &[u8],
+        zeroes: &ZeroRuns<COUNT>,
+        steps: usize,
+    ) {
+        self.set_crc(zeroes.after(computed_crc(self, following), steps));
     }
 
     /// Returns the structure with a checksum that covers only itself.

@@ -32,6 +32,7 @@ pub mod time;
 pub mod types;
 
 mod entries;
+mod failure;
 mod first_record;
 mod record;
 mod wait;
@@ -42,6 +43,7 @@ pub use clock::Clock;
 pub(crate) use environment::system_now_ns;
 pub use environment::{Environment, Random};
 pub use error::LogError;
+pub use failure::{FailureCause, LogFailure};
 pub use geometry::Geometry;
 pub use recovery::{CreateLog, Recovered, create, recover};
 pub use types::{BlockNumber, ImageId, Lsn, SegmentSeq, Slot};

@@ -78,9 +78,20 @@ impl Executor {
 
     /// Polls tasks that are ready, within the bounds of a turn. Returns how many.
     pub(super) fn run(&self) -> usize {
-        let mut polled = 0;
         let mut begun: Option<Instant> = None;
-        while polled < POLLS_PER_TURN && begun.is_none_or(|begun| begun.elapsed() < POLLS_TIME_MAX) {
+        self.run_while(|| begun.get_or_insert_with(Instant::now).elapsed() < POLLS_TIME_MAX)
+    }
+
+    /// The same without the bound of time, so that a run on a slow machine is the same as on a fast
+    /// one.
+    pub(super) fn run_by_count(&self) -> usize {
+        self.run_while(|| true)
+    }
+
+    fn run_while(&self, mut has_time: impl FnMut() -> bool) -> usize {
+        let mut polled = 0;
+        // An executor without ready tasks does not ask for the time.
+        while polled < POLLS_PER_TURN && self.has_ready() && has_time() {
             let Some((index, generation)) = self.ready.pop() else { break };
             let taken = match &mut self.tasks.borrow_mut()[index] {
                 Some(task) if task.generation == generation => {
@@ -90,7 +101,6 @@ impl Executor {
             };
             let Some((mut future, waker)) = taken else { continue };
             polled += 1;
-            begun.get_or_insert_with(Instant::now);
             match future.as_mut().poll(&mut Context::from_waker(&waker)) {
                 Poll::Ready(()) => {
                     // The future may hold the last reference to objects that spawn or wake, so it

@@ -158,6 +158,23 @@ fn dropping_a_reactor_ends_its_tasks_and_tells_who_waits() {
 }
 
 #[test]
+fn how_often_a_future_is_polled_between_two_calls_does_not_depend_on_time() {
+    let calls_of = |pause: Duration| {
+        let future = async move {
+            for _ in 0..100 {
+                std::thread::sleep(pause);
+                super::yield_now().await;
+            }
+        };
+        let mut calls = 0;
+        super::block_on(future, || calls += 1);
+        calls
+    };
+    // With a pause that is longer than tasks may take in a turn of a reactor.
+    assert_eq!(calls_of(Duration::from_millis(1)), calls_of(Duration::ZERO));
+}
+
+#[test]
 fn mail_wakes_a_sleeping_reactor_and_answers() {
     let (sender, receiver) = std::sync::mpsc::channel();
     let thread = std::thread::spawn(move || {

@@ -35,8 +35,8 @@ pub use method::{DEFAULT_CALL_TIMEOUT, Method, Phase, Registry};
 pub use params::{NoParams, ParamError, decode};
 pub use protocol::{Dispatch, ResultText};
 pub use reactors::ReactorReport;
-pub use server::{MAX_CONNECTIONS, RpcServer, RpcServerConfig};
-pub use socket::{MAX_SOCKET_PATH_BYTES, SocketError};
+pub use server::{BoundRpcServer, MAX_CONNECTIONS, RpcServer, RpcServerConfig};
+pub use socket::{MAX_SOCKET_PATH_BYTES, SocketError, check_socket};
 pub use target_view::{
     ControllerView, DISCOVERY_NQN, ListenerError, NamespaceView, QueuePairView, SubsystemView, TARGET_NAME,
     TargetStats, TargetView, TransportView,

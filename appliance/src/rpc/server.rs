@@ -85,21 +85,30 @@ impl RpcServerConfig {
     }
 }
 
-/// A running command plane. Dropping it stops it.
+/// A command plane whose socket is bound, and whose clients wait until it serves. Dropping it
+/// removes the socket's file.
 #[derive(Debug)]
-pub struct RpcServer {
-    shared: Arc<Shared>,
-    acceptor: Option<JoinHandle<()>>,
-    path: PathBuf,
+pub struct BoundRpcServer {
+    config: RpcServerConfig,
+    socket: SocketFile,
 }
 
-impl RpcServer {
-    /// Binds the socket and serves it with `dispatch` from its own threads.
+impl BoundRpcServer {
+    /// Binds the socket.
     ///
     /// # Errors
     /// [`SocketError`].
-    pub fn start(config: RpcServerConfig, dispatch: Arc<dyn Dispatch>) -> Result<Self, SocketError> {
+    pub fn bind(config: RpcServerConfig) -> Result<Self, SocketError> {
         let socket = SocketFile::bind(&config.socket)?;
+        Ok(BoundRpcServer { config, socket })
+    }
+
+    /// Serves the socket with `dispatch` from threads of its own.
+    ///
+    /// # Errors
+    /// [`SocketError::Io`]: the system provides no thread or descriptor.
+    pub fn serve(self, dispatch: Arc<dyn Dispatch>) -> Result<RpcServer, SocketError> {
+        let BoundRpcServer { config, socket } = self;
         let path = socket.path().to_owned();
         let io_error = |action| {
             let path = path.clone();
@@ -120,6 +129,24 @@ impl RpcServer {
             .spawn(move || accept_all(&accept_shared, &socket, &dispatch))
             .map_err(io_error("start a thread for"))?;
         Ok(RpcServer { shared, acceptor: Some(acceptor), path })
+    }
+}
+
+/// A running command plane. Dropping it stops it.
+#[derive(Debug)]
+pub struct RpcServer {
+    shared: Arc<Shared>,
+    acceptor: Option<JoinHandle<()>>,
+    path: PathBuf,
+}
+
+impl RpcServer {
+    /// Binds the socket and serves it with `dispatch` from its own threads.
+    ///
+    /// # Errors
+    /// [`SocketError`].
+    pub fn start(config: RpcServerConfig, dispatch: Arc<dyn Dispatch>) -> Result<Self, SocketError> {
+        BoundRpcServer::bind(config)?.serve(dispatch)
     }
 
     /// The path of the socket.

@@ -72,9 +72,7 @@ pub(super) struct SocketFile {
 impl SocketFile {
     /// Binds and listens. The directory of `path` must exist.
     pub(super) fn bind(path: &Path) -> Result<Self, SocketError> {
-        if path.as_os_str().len() > MAX_SOCKET_PATH_BYTES {
-            return Err(SocketError::TooLong { path: path.to_owned() });
-        }
+        check_len(path)?;
         let lock = take_lock(path)?;
         check_present(path)?;
         let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -115,10 +113,38 @@ fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Sock
     move |source| SocketError::Io { action, path, source }
 }
 
-fn take_lock(path: &Path) -> Result<File, SocketError> {
+/// Checks whether a server can listen at `path`, and makes nothing. A directory that is missing is
+/// not an error here, because it may be made before the socket is bound.
+///
+/// # Errors
+/// What binding it would report, as far as this is known in advance.
+pub fn check_socket(path: &Path) -> Result<(), SocketError> {
+    check_len(path)?;
+    check_present(path)?;
+    let lock_path = lock_path_of(path);
+    match OpenOptions::new().write(true).open(&lock_path) {
+        // The lock is released when the file is closed.
+        Ok(lock) => hold(&lock, &lock_path, path),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(io_error("open", &lock_path)(error)),
+    }
+}
+
+fn check_len(path: &Path) -> Result<(), SocketError> {
+    if path.as_os_str().len() > MAX_SOCKET_PATH_BYTES {
+        return Err(SocketError::TooLong { path: path.to_owned() });
+    }
+    Ok(())
+}
+
+fn lock_path_of(path: &Path) -> PathBuf {
     let mut lock_path = path.as_os_str().to_owned();
     lock_path.push(".lock");
-    let lock_path = PathBuf::from(lock_path);
+    PathBuf::from(lock_path)
+}
+
+fn take_lock(path: &Path) -> Result<File, SocketError> {
+    let lock_path = lock_path_of(path);
     let lock = OpenOptions::new()
         .create(true)
         .truncate(false)
@@ -126,10 +152,15 @@ fn take_lock(path: &Path) -> Result<File, SocketError> {
         .mode(0o600)
         .open(&lock_path)
         .map_err(io_error("open", &lock_path))?;
-    match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(lock),
+    hold(&lock, &lock_path, path)?;
+    Ok(lock)
+}
+
+fn hold(lock: &File, lock_path: &Path, path: &Path) -> Result<(), SocketError> {
+    match flock(lock, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(()),
         Err(rustix::io::Errno::WOULDBLOCK) => Err(SocketError::InUse { path: path.to_owned() }),
-        Err(error) => Err(io_error("lock", &lock_path)(error.into())),
+        Err(error) => Err(io_error("lock", lock_path)(error.into())),
     }
 }
 
@@ -209,6 +240,28 @@ mod tests {
         drop(foreign);
         assert!(path.exists(), "closing does not remove the file");
         SocketFile::bind(&path).expect("stale");
+    }
+
+    #[test]
+    fn a_check_finds_what_binding_would_report_and_makes_nothing() {
+        let directory = directory();
+        let path = directory.path().join("rpc.sock");
+        let count = || fs::read_dir(directory.path()).expect("readable").count();
+        check_socket(&path).expect("free");
+        check_socket(&directory.path().join("missing/rpc.sock")).expect("its directory may be made");
+        assert_eq!(count(), 0);
+        let socket = SocketFile::bind(&path).expect("free");
+        assert!(matches!(check_socket(&path), Err(SocketError::InUse { .. })));
+        // Its lock alone also tells.
+        fs::remove_file(&path).expect("removed by hand");
+        assert!(matches!(check_socket(&path), Err(SocketError::InUse { .. })));
+        drop(socket);
+        check_socket(&path).expect("free again");
+        SocketFile::bind(&path).expect("the check kept nothing");
+        fs::write(&path, "precious").expect("writable");
+        assert!(matches!(check_socket(&path), Err(SocketError::NotASocket { .. })));
+        let long = directory.path().join("x".repeat(100));
+        assert!(matches!(check_socket(&long), Err(SocketError::TooLong { .. })));
     }
 
     #[test]

@@ -1,15 +1,19 @@
 //! A running appliance: starts in an order in which a failure harms nothing, and stops.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::reactors::IdleReactors;
-use super::{ApplianceConfig, ServeError, Started, begin, thread};
+use super::{
+    ARCHIVE_DIRECTORY_NAME, ApplianceConfig, CATALOG_FILE_NAME, KEEP_FILE_NAME, POOL_FILE_NAME, ServeError,
+    Started, addresses, begin, thread,
+};
 use crate::manage::{Expirer, Scrubber};
 use crate::reactor::ReactorHandle;
-use crate::rpc::{App, Registry, RpcServer, RpcServerConfig};
+use crate::rpc::{App, BoundRpcServer, Registry, RpcServer, RpcServerConfig};
 
 /// A running appliance. Dropping it stops it without a clean close, as a crash would.
 pub struct Appliance {
@@ -24,25 +28,20 @@ pub struct Appliance {
     clean: bool,
 }
 
-/// Binds each address and releases it, so that one that cannot be bound fails before anything is
-/// created.
-///
-/// # Errors
-/// [`ServeError::Address`] for the first one that cannot be bound.
-pub(super) fn check_addresses(listen: &[SocketAddr]) -> Result<(), ServeError> {
-    listen.iter().try_for_each(|&address| {
-        TcpListener::bind(address).map(drop).map_err(|source| ServeError::Address { address, source })
-    })
-}
-
 impl Appliance {
     /// Starts an appliance; returns when hosts can connect.
     ///
     /// # Errors
     /// See [`ServeError`].
     pub fn start(config: ApplianceConfig) -> Result<Self, ServeError> {
-        check_addresses(&config.listen)?;
-        let (device, archive) = begin::open_all(&config)?;
+        addresses::check(&config)?;
+        if let Some(directory) = &config.directory {
+            make_directory(directory)?;
+        }
+        let locked = begin::lock(&config)?;
+        let rpc_socket = config.rpc_socket.as_ref().map(RpcServerConfig::new);
+        let rpc_socket = rpc_socket.map(BoundRpcServer::bind).transpose()?;
+        let (device, archive) = begin::open(locked, &config)?;
         let manager = archive.as_ref().map(|archive| Arc::clone(archive.manager()));
         let (sender, receiver) = mpsc::sync_channel(1);
         let (handle_sender, handle_receiver) = mpsc::sync_channel(1);
@@ -67,19 +66,15 @@ impl Appliance {
             Some(manager) => registry.with_archive(manager),
             None => registry,
         });
-        let rpc = match &config.rpc_socket {
-            Some(socket) => {
-                match RpcServer::start(RpcServerConfig::new(socket), Arc::<Registry>::clone(&registry) as _) {
-                    Ok(server) => Some(server),
-                    Err(error) => {
-                        handle.stop();
-                        // Why the thread ended matters less than the error that stopped it.
-                        let _ = join(thread);
-                        return Err(error.into());
-                    }
-                }
+        let rpc = rpc_socket.map(|socket| socket.serve(Arc::<Registry>::clone(&registry) as _));
+        let rpc = match rpc.transpose() {
+            Ok(rpc) => rpc,
+            Err(error) => {
+                handle.stop();
+                // Why the thread ended matters less than the error that stopped it.
+                let _ = join(thread);
+                return Err(error.into());
             }
-            None => None,
         };
         match receiver.recv() {
             Ok(started) => {
@@ -164,6 +159,19 @@ impl Drop for Appliance {
             tracing::warn!(%error, "the appliance did not stop well");
         }
     }
+}
+
+/// Makes the directory of a pool if it is missing, and keeps what is varve's own in it private.
+fn make_directory(path: &Path) -> Result<(), ServeError> {
+    crate::private::create_dir_all(path)
+        .and_then(|()| crate::private::tighten_own(path, is_own_name))
+        .map_err(|source| ServeError::Directory { path: path.to_owned(), source })
+}
+
+/// Whether a file or directory of this name in the pool's directory is varve's own.
+fn is_own_name(name: &str) -> bool {
+    let whole = [ARCHIVE_DIRECTORY_NAME, KEEP_FILE_NAME, "archive-scrub", "rpc.sock", "rpc.sock.lock"];
+    whole.contains(&name) || [POOL_FILE_NAME, CATALOG_FILE_NAME].iter().any(|own| name.starts_with(own))
 }
 
 fn join(thread: JoinHandle<Result<(), ServeError>>) -> Result<(), ServeError> {

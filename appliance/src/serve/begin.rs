@@ -8,7 +8,7 @@ use super::attach::{FoundArchive, find};
 use super::identity::{self, Found};
 use super::new_pool::check_new;
 use super::{ApplianceConfig, Backing, CATALOG_FILE_NAME, ServeError};
-use crate::bdev::{FileDevice, FileOptions, is_blank};
+use crate::bdev::{Engine, FileDevice, FileOptions, is_blank};
 use crate::dma::BLOCK_BYTES;
 use crate::log::geometry::with_tail;
 
@@ -21,45 +21,59 @@ pub(super) enum OpenedDevice {
     Memory { len_blocks: u64 },
 }
 
-/// Opens the device and the archive. Creation comes last: an existing pool is locked first, so that
-/// a second appliance fails on the pool itself; a new one is created after its archive is known to
-/// work.
-pub(super) fn open_all(config: &ApplianceConfig) -> Result<(OpenedDevice, Option<FoundArchive>), ServeError> {
-    let (path, create_bytes, engine) = match &config.backing {
-        Backing::Memory { len_bytes } => {
-            let len_blocks = with_tail(len_bytes / BLOCK_BYTES as u64);
-            return Ok((OpenedDevice::Memory { len_blocks }, None));
-        }
-        Backing::File { path, create_bytes, engine } => (path, *create_bytes, *engine),
-    };
-    let options = FileOptions {
-        engine,
-        create_len_blocks: Some(with_tail(create_bytes / BLOCK_BYTES as u64)),
-        allocate: config.allocate,
-        ..FileOptions::default()
+/// What a start finds at the place of its pool. Nothing has been made yet, apart from the removal of
+/// what a creation that was cut short had left.
+pub(super) struct Locked {
+    /// What the file beside the pool says about its identity.
+    found: Found,
+    /// The pool's file, locked; `None` if it must be made.
+    device: Option<OpenedDevice>,
+}
+
+/// Locks the pool's file, if it exists, so that a second appliance fails on the pool itself; or
+/// checks that a new pool may be made.
+pub(super) fn lock(config: &ApplianceConfig) -> Result<Locked, ServeError> {
+    let (path, create_bytes) = match &config.backing {
+        Backing::Memory { .. } => return Ok(Locked { found: Found::Nothing, device: None }),
+        Backing::File { path, create_bytes, .. } => (path, *create_bytes),
     };
     let mut found = identity::read(path)?;
     if config.new_pool && is_nothing(path).is_some() {
         found = Found::Nothing;
     }
-    let mut locked = None;
     if let Some(state) = is_nothing(path) {
         refuse_new(config, path, state, &found)?;
         check_new(path, create_bytes, config.segment_blocks)?;
-    } else {
-        // Checked under the lock, because another process may be making the pool.
-        let file = FileDevice::open(path, &options)?;
-        let cleared = identity::clear_marked(path)?;
-        let blank = cleared || is_blank(path).map_err(|source| unreadable(path, source))?;
-        if blank {
-            refuse_new(config, path, "is blank", &found)?;
-        }
-        if cleared {
-            tracing::warn!(path = %path.display(), "what a creation that was cut short had left was thrown away");
-        } else {
-            locked = Some(OpenedDevice::File { file: Arc::new(file), blank, is_made: false });
-        }
+        return Ok(Locked { found, device: None });
     }
+    // Checked under the lock, because another process may be making the pool.
+    let file = FileDevice::open(path, &file_options(config))?;
+    let cleared = identity::clear_marked(path)?;
+    let blank = cleared || is_blank(path).map_err(|source| unreadable(path, source))?;
+    if blank {
+        refuse_new(config, path, "is blank", &found)?;
+    }
+    if cleared {
+        tracing::warn!(path = %path.display(), "what a creation that was cut short had left was thrown away");
+        return Ok(Locked { found, device: None });
+    }
+    Ok(Locked { found, device: Some(OpenedDevice::File { file: Arc::new(file), blank, is_made: false }) })
+}
+
+/// Opens the archive, and then the device. Creation comes last: a new pool is created after its
+/// archive is known to work.
+pub(super) fn open(
+    locked: Locked,
+    config: &ApplianceConfig,
+) -> Result<(OpenedDevice, Option<FoundArchive>), ServeError> {
+    let Locked { found, device: locked } = locked;
+    let path = match &config.backing {
+        Backing::Memory { len_bytes } => {
+            let len_blocks = with_tail(len_bytes / BLOCK_BYTES as u64);
+            return Ok((OpenedDevice::Memory { len_blocks }, None));
+        }
+        Backing::File { path, .. } => path,
+    };
     let is_new = !matches!(locked, Some(OpenedDevice::File { blank: false, .. }));
     let archive = config.archive.as_ref().map(|archive| find(archive, config, &found, is_new));
     let archive = archive.transpose()?;
@@ -71,12 +85,27 @@ pub(super) fn open_all(config: &ApplianceConfig) -> Result<(OpenedDevice, Option
         device
     } else {
         let is_made = !path.exists();
-        OpenedDevice::File { file: Arc::new(FileDevice::open(path, &options)?), blank: true, is_made }
+        let file = FileDevice::open(path, &file_options(config))?;
+        OpenedDevice::File { file: Arc::new(file), blank: true, is_made }
     };
     if is_new {
         identity::mark(path)?;
     }
     Ok((device, archive))
+}
+
+/// How the file of a pool is opened or made. In memory there is none.
+fn file_options(config: &ApplianceConfig) -> FileOptions {
+    let (create_bytes, engine) = match &config.backing {
+        Backing::Memory { len_bytes } => (*len_bytes, Engine::Auto),
+        Backing::File { create_bytes, engine, .. } => (*create_bytes, *engine),
+    };
+    FileOptions {
+        engine,
+        create_len_blocks: Some(with_tail(create_bytes / BLOCK_BYTES as u64)),
+        allocate: config.allocate,
+        ..FileOptions::default()
+    }
 }
 
 /// How the file is described if it does not exist or is empty; `None` otherwise.

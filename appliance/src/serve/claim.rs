@@ -233,7 +233,7 @@ impl Taking {
             }
             match self.finish(&later, &pool).await {
                 Ok(notes) => notes.iter().for_each(|note| tracing::warn!(note, "the archive was claimed")),
-                Err(error) => pool.take_no_more_writes(error.to_string()),
+                Err(error) => pool.give_up_to_owner(&error.to_string()),
             }
         }));
     }

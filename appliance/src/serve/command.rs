@@ -10,9 +10,8 @@ use super::notify::Notifier;
 use super::signals::{self, StopSignals};
 use super::watchdog::{LOOK_INTERVAL, Verdict, Watchdog, describe};
 use super::{
-    ARCHIVE_DIRECTORY_NAME, Appliance, ApplianceConfig, ArchiveConfig, Backing, CATALOG_FILE_NAME,
-    FIRST_VOLUME_BYTES, FIRST_VOLUME_NAME, KEEP_FILE_NAME, POOL_FILE_NAME, POOL_PER_VOLUME, ServeError,
-    Started, StoreSpec,
+    ARCHIVE_DIRECTORY_NAME, Appliance, ApplianceConfig, ArchiveConfig, Backing, FIRST_VOLUME_BYTES,
+    FIRST_VOLUME_NAME, POOL_FILE_NAME, POOL_PER_VOLUME, ServeError, Started, StoreSpec,
 };
 use crate::bdev::Engine;
 use crate::dma::BLOCK_BYTES;
@@ -63,14 +62,10 @@ pub fn serve(options: &ServeOptions) -> Result<(), CommandError> {
     Ok(())
 }
 
+/// What the options ask for. Nothing is created here, so that a wrong option creates nothing.
 fn configure(options: &ServeOptions) -> Result<ApplianceConfig, ServeError> {
-    // Before anything is created, so that a wrong option creates nothing.
     check_cores(options)?;
-    super::appliance::check_addresses(&options.listen)?;
     let archive = configure_archive(options)?;
-    crate::private::create_dir_all(&options.dir)
-        .and_then(|()| crate::private::tighten_own(&options.dir, is_own_name))
-        .map_err(|source| ServeError::Directory { path: options.dir.clone(), source })?;
     let volume_bytes = options.volume_size.map_or(FIRST_VOLUME_BYTES, |size| size.0);
     let pool_bytes = options.pool_size.map_or(POOL_PER_VOLUME * volume_bytes, |size| size.0);
     let pool_bytes = pool_bytes / BLOCK_BYTES as u64 * BLOCK_BYTES as u64;
@@ -101,6 +96,7 @@ fn configure(options: &ServeOptions) -> Result<ApplianceConfig, ServeError> {
         clock_bounds,
         scrub_pass: options.scrub_days,
         listen: options.listen.clone(),
+        directory: Some(options.dir.clone()),
         rpc_socket: Some(options.rpc_socket()),
         reactor: ReactorConfig {
             core: options.reactors.as_ref().map(Cores::first),
@@ -115,12 +111,6 @@ fn configure(options: &ServeOptions) -> Result<ApplianceConfig, ServeError> {
         idle_cores: options.reactors.as_ref().map_or_else(Vec::new, |cores| cores.rest().to_vec()),
         ..ApplianceConfig::new(backing, options.listen[0])
     })
-}
-
-/// Whether a file or directory of this name in the pool's directory is varve's own.
-fn is_own_name(name: &str) -> bool {
-    let whole = [ARCHIVE_DIRECTORY_NAME, KEEP_FILE_NAME, "archive-scrub", "rpc.sock", "rpc.sock.lock"];
-    whole.contains(&name) || [POOL_FILE_NAME, CATALOG_FILE_NAME].iter().any(|own| name.starts_with(own))
 }
 
 /// Refuses cores that do not exist: the appliance would not run as requested.

@@ -5,11 +5,12 @@
 //! or with the reason why not. Each turn of the reactor polls, in this order: the target's input,
 //! the pool, the target's output. So a single write goes from socket to log to answer in one turn.
 //!
-//! Start order, so that a failure harms nothing: the listen addresses are tried, the device is
-//! locked, the archive's store is opened and probed, and only then is a pool created or opened. The
-//! socket of the command plane is bound while the pool opens.
+//! Start order, so that a failure harms nothing: the listen addresses and the socket of the command
+//! plane are tried, the device is locked, the socket is bound, the archive's store is opened and
+//! probed, and only then is a pool created or opened. Clients of the command plane wait until then.
 
 mod abort;
+mod addresses;
 mod appliance;
 mod attach;
 mod begin;
@@ -106,6 +107,9 @@ pub struct ApplianceConfig {
     pub archive: Option<ArchiveConfig>,
     /// The addresses that hosts connect to.
     pub listen: Vec<SocketAddr>,
+    /// The directory of the pool's files, made if it is missing; `None`: whatever is named here
+    /// has its directory already.
+    pub directory: Option<PathBuf>,
     /// The socket of the command plane; `None`: there is none.
     pub rpc_socket: Option<PathBuf>,
     /// How the reactor that owns the pool runs.
@@ -147,6 +151,7 @@ impl ApplianceConfig {
             read_ahead_blocks: None,
             archive: None,
             listen: vec![listen],
+            directory: None,
             rpc_socket: None,
             reactor: ReactorConfig::default(),
             idle_cores: Vec::new(),

@@ -59,7 +59,8 @@ pub struct PoolStats {
     pub written_lsn: u64,
     /// Every entry before this position survives loss of power.
     pub stable_lsn: u64,
-    /// Blocks of the log used, headers and trailers included.
+    /// Blocks of the log used, headers and trailers included: those of segments in use, if slots
+    /// are reused.
     pub log_used_blocks: u64,
     /// Blocks of the log that can be used before writes are refused.
     pub log_capacity_blocks: u64,

@@ -14,6 +14,13 @@ use crate::log::reader::LsnRange;
 /// From this length of the list on, noted problems are only counted.
 const LISTED_MAX: usize = 1000;
 
+/// How many gaps of the time before a start are reported one by one.
+const OLD_GAPS_MAX: usize = 8;
+
+fn gap_problem(gap: LsnRange, why: &str) -> String {
+    format!("history has a gap at LSN {} to {}: {why}", gap.start, gap.end)
+}
+
 /// The problems of a pool, oldest first. See the module's documentation.
 #[derive(Default)]
 pub(in crate::volume) struct Problems {
@@ -71,6 +78,22 @@ impl Problems {
         }
     }
 
+    /// Reports the gaps that the catalog has at a start, oldest first. A long-lived pool may have
+    /// many; all of them are in the status of the archive.
+    pub(in crate::volume) fn remember_gaps(&mut self, gaps: &[LsnRange]) {
+        let older = gaps.len().saturating_sub(OLD_GAPS_MAX);
+        if older > 0 {
+            self.list.push(format!(
+                "history has {older} older gaps: `varve archive status` lists them; points in them, and a working set after them, cannot be opened from the archive"
+            ));
+        }
+        for &gap in &gaps[older..] {
+            let problem = gap_problem(gap, "it was recorded before this start");
+            self.list.push(problem.clone());
+            self.gaps.push((gap, problem));
+        }
+    }
+
     /// Reports a gap in history, which may join gaps that were reported before.
     pub(in crate::volume) fn note_gap(&mut self, whole: LsnRange, why: &str) {
         let is_within = |known: &LsnRange| whole.start <= known.start && known.end <= whole.end;
@@ -83,7 +106,7 @@ impl Problems {
             }
             is_apart
         });
-        let problem = format!("history has a gap at LSN {} to {}: {why}", whole.start, whole.end);
+        let problem = gap_problem(whole, why);
         if self.gaps.len() == before {
             tracing::warn!(problem, "the archive cannot keep up");
         }
@@ -116,6 +139,24 @@ mod tests {
             texts,
             ["history has a gap at LSN 40 to 50: why", "history has a gap at LSN 10 to 30: because"]
         );
+    }
+
+    #[test]
+    fn the_newest_gaps_of_the_time_before_a_start_are_listed_and_join_new_ones() {
+        let gap = |start, end| LsnRange { start: Lsn(start), end: Lsn(end) };
+        let mut problems = Problems::default();
+        let old: Vec<LsnRange> = (0..10).map(|index| gap(index * 100, index * 100 + 10)).collect();
+        problems.remember_gaps(&old);
+        let texts: Vec<&str> = problems.iter().map(String::as_str).collect();
+        assert!(texts[0].starts_with("history has 2 older gaps: "), "{texts:?}");
+        assert_eq!(texts[8], "history has a gap at LSN 900 to 910: it was recorded before this start");
+        assert_eq!(texts.len(), 9);
+        problems.note_gap(gap(900, 920), "why");
+        let texts: Vec<&str> = problems.iter().map(String::as_str).collect();
+        assert_eq!((texts[8], texts.len()), ("history has a gap at LSN 900 to 920: why", 9));
+        let mut none = Problems::default();
+        none.remember_gaps(&[]);
+        assert_eq!(none.iter().count(), 0);
     }
 
     #[test]

@@ -31,13 +31,15 @@ pub struct Counts {
     pub device_writes: u64,
     /// Faults.
     pub faults: FaultCounts,
+    /// A digest of what the disks hold at the end: two runs of a seed have the same.
+    pub digest: u64,
 }
 
 impl std::fmt::Display for Counts {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(
             f,
-            "{} seeds, {} crashes, {} restarts, {} recoveries, {} points, {} times, {} reshaped, {} expired, {} full logs, {} device writes\n{}",
+            "{} seeds, {} crashes, {} restarts, {} recoveries, {} points, {} times, {} reshaped, {} expired, {} full logs, {} device writes, digest {:016x}\n{}",
             self.seeds,
             self.crashes,
             self.restarts,
@@ -48,6 +50,7 @@ impl std::fmt::Display for Counts {
             self.expired,
             self.full_logs,
             self.device_writes,
+            self.digest,
             self.faults
         )
     }
@@ -66,6 +69,7 @@ impl std::ops::AddAssign for Counts {
         self.full_logs += other.full_logs;
         self.device_writes += other.device_writes;
         self.faults += other.faults;
+        self.digest = self.digest.rotate_left(1) ^ other.digest;
     }
 }
 
@@ -138,6 +142,7 @@ pub fn campaign_with(seed: u64, faults: Faults) -> Counts {
     counts.restarts += 1;
     counts.points += run.check_points(5);
     counts.device_writes = run.disk.writes();
+    counts.digest = run.disk.digest();
     counts.faults = run.take_fault_counts();
     counts
 }

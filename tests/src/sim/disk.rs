@@ -165,6 +165,17 @@ impl SimDisk {
         }
     }
 
+    /// A digest of every written block, and of where it is.
+    pub fn digest(&self) -> u64 {
+        let mut digest = 0xcbf2_9ce4_8422_2325_u64;
+        let mut mix = |word: u64| digest = (digest ^ word).wrapping_mul(0x100_0000_01b3).rotate_left(23);
+        self.visit(|block, bytes| {
+            mix(block);
+            bytes.as_chunks::<8>().0.iter().for_each(|word| mix(u64::from_le_bytes(*word)));
+        });
+        digest
+    }
+
     /// The content of a block, if it was ever written.
     pub fn block(&self, block: u64) -> Option<Vec<u8>> {
         let mut content = self.0.borrow_mut();

@@ -270,6 +270,7 @@ pub fn endless_campaign_with(seed: u64, expires: bool, faults: Faults) -> Counts
     run.restart();
     counts.restarts += 1;
     counts.device_writes = run.disk.writes();
+    counts.digest = run.disk.digest();
     counts.faults = run.take_fault_counts();
     let failed = faulty_store.map_or(0, |store| store.injected());
     counts.faults.store.injected += failed;

@@ -250,6 +250,15 @@ fn part(used_bytes: u64, whole_bytes: u64) -> String {
     format!("{} of {} ({percent:.0} %)", size(used_bytes), size(whole_bytes))
 }
 
+/// As [`part`], but never more than the whole: beyond it the log uses what is kept for the pool's
+/// own records.
+fn part_of_log(used_bytes: u64, whole_bytes: u64) -> String {
+    if used_bytes <= whole_bytes || whole_bytes == 0 {
+        return part(used_bytes, whole_bytes);
+    }
+    format!("{} of {} (100 %, and reserve)", size(used_bytes), size(whole_bytes))
+}
+
 fn reactor(reactor: &ReactorFigures) -> Vec<String> {
     let bar = reactor.busy_percent.map_or_else(String::new, |percent| {
         let filled = (percent / 100.0 * BAR_WIDTH as f64).round() as usize;
@@ -274,7 +283,7 @@ fn pools(pools: &[PoolFigures], columns: u16) -> Section {
         vec![
             pool.state.clone(),
             part(pool.taken_bytes, pool.capacity_bytes),
-            part(pool.log_used_bytes, pool.log_capacity_bytes),
+            part_of_log(pool.log_used_bytes, pool.log_capacity_bytes),
             pool.working_set_segments.to_string(),
             pool.segments_in_use.to_string(),
             pool.segments_recycle.to_string(),

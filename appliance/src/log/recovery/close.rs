@@ -61,8 +61,8 @@ pub async fn stable(log: &SharedLog, lsn: Lsn) -> Result<(), LogError> {
         if log.stable_lsn() >= lsn {
             return Poll::Ready(Ok(()));
         }
-        if let Some(reason) = log.poisoned() {
-            return Poll::Ready(Err(LogError::Poisoned { reason: reason.to_string() }));
+        if let Some(failure) = log.poisoned() {
+            return Poll::Ready(Err(LogError::Poisoned { failure: failure.clone() }));
         }
         log.add_waiter(context.waker().clone());
         Poll::Pending

@@ -1,6 +1,6 @@
 //! Appending: room for commands, entries into the open record, and closing the record.
 
-use std::rc::Rc;
+use std::sync::Arc;
 
 use super::Log;
 use super::interface::{AppendClass, AppendError};
@@ -68,7 +68,7 @@ impl Log {
     /// Whether the log accepts anything at all.
     pub(super) fn check_takes(&self) -> Result<(), AppendError> {
         match self.health.poisoned() {
-            Some(reason) => Err(AppendError::Poisoned { reason: Rc::clone(reason) }),
+            Some(failure) => Err(AppendError::Poisoned { reason: Arc::clone(failure.reason()) }),
             None if self.orders.is_stopped() => Err(AppendError::Busy),
             None => Ok(()),
         }

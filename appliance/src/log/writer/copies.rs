@@ -86,7 +86,8 @@ impl Log {
     /// How many copies must go into the current segment; 0 if this is never more than what must
     /// leave now. While it is more, each call visits every segment in use.
     pub fn demand(&self) -> u64 {
-        if self.demand.blocks() > self.must_copy_blocks() {
+        // Nearly always nothing is demanded, and then what must leave does not matter.
+        if self.demand.blocks() > 0 && self.demand.blocks() > self.must_copy_blocks() {
             self.refresh_demand();
         }
         self.demand.blocks()

@@ -1,6 +1,6 @@
 //! The interface between the log and its users: classes of appends, errors, and bounds.
 
-use std::rc::Rc;
+use std::sync::Arc;
 
 use crate::bdev::BdevError;
 use crate::dma::DmaBufMut;
@@ -75,7 +75,7 @@ pub enum AppendError {
     #[error("the log failed and takes no more writes: {reason}; cure that and restart")]
     Poisoned {
         /// The first failure.
-        reason: Rc<str>,
+        reason: Arc<str>,
     },
     /// An event's text is too long.
     #[error("an event of {len_bytes} bytes does not fit; the segment size allows {max_bytes}")]

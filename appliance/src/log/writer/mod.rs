@@ -64,6 +64,7 @@ use uuid::Uuid;
 use crate::bdev::SharedBdev;
 use crate::dma::DmaBufMut;
 use crate::log::environment::Environment;
+use crate::log::failure::{FailureCause, LogFailure};
 use crate::log::format::TrailerUnit;
 use crate::log::geometry::Geometry;
 use crate::log::read::DeviceReader;
@@ -190,7 +191,7 @@ impl Log {
                 let now_ns = log.environment.clock.monotonic_ns();
                 log.health.begin_without_room(&error, first, now_ns);
             }
-            Beginning::Failed(reason) => log.health.poison(&reason),
+            Beginning::Failed(reason) => log.health.poison(FailureCause::Device, &reason),
         }
         log
     }
@@ -305,10 +306,16 @@ impl Log {
         self.waiters.push(waker);
     }
 
-    /// How many blocks of the log are used, and how many it has, headers and trailers included.
+    /// How many blocks of the log are used, and how many it has, headers and trailers included. If
+    /// slots are reused, segments that are not in use any more do not count: they only keep what
+    /// they held until their slot is needed.
     pub fn usage_blocks(&self) -> (u64, u64) {
         let geometry = self.identity.geometry();
-        let used = self.positions.end_lsn().0.saturating_sub(geometry.first_lsn(self.table.oldest()).0);
+        let first = match self.orders.recycling() {
+            Recycling::Never => self.table.oldest(),
+            Recycling::Discard | Recycling::Archived => self.table.first_in_use(),
+        };
+        let used = self.positions.end_lsn().0.saturating_sub(geometry.first_lsn(first).0);
         (used, geometry.working_set * geometry.segment_blocks)
     }
 
@@ -345,7 +352,7 @@ impl Log {
     // ----------------------------------------------------------------------------------
 
     /// The failure that stopped the log, if one did.
-    pub fn poisoned(&self) -> Option<&Rc<str>> {
+    pub fn poisoned(&self) -> Option<&LogFailure> {
         self.health.poisoned()
     }
 
@@ -359,10 +366,10 @@ impl Log {
         self.health.is_beginning()
     }
 
-    /// Stops all writes until a restart; reads continue. Called after a failed write, or if another
-    /// instance owns the log.
-    pub(crate) fn poison(&mut self, reason: &str) {
-        self.health.poison(reason);
+    /// Stops all writes until a restart, because another appliance goes on with this history; reads
+    /// continue.
+    pub(crate) fn give_up_to_owner(&mut self, reason: &str) {
+        self.health.poison(FailureCause::Owner, reason);
     }
 
     /// Stores a problem that a reader found in a segment, once.

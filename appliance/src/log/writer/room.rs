@@ -23,6 +23,7 @@ impl Log {
     ///
     /// # Errors
     /// [`AppendError::Busy`], [`AppendError::Full`].
+    #[inline]
     pub(super) fn destination(
         &mut self,
         class: AppendClass,

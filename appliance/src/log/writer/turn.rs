@@ -9,6 +9,7 @@ use super::Log;
 use super::interface::{ReadDone, Recycling};
 use super::state::port::DeviceAnswer;
 use crate::bdev::{BdevError, BdevErrorKind, Completion};
+use crate::log::failure::FailureCause;
 use crate::log::record::RecordState;
 
 impl Log {
@@ -67,7 +68,7 @@ impl Log {
             DeviceAnswer::Flush(result) => {
                 self.positions.end_flush(result.is_ok());
                 if let Err(error) = result {
-                    self.health.poison(&format!("flushing the device failed: {error}"));
+                    self.health.poison(FailureCause::Device, &format!("flushing the device failed: {error}"));
                 }
             }
         }
@@ -80,7 +81,7 @@ impl Log {
             Err(error) if error.kind == BdevErrorKind::NoRoom => {
                 self.health.note_no_room(&error, self.environment.clock.monotonic_ns());
             }
-            Err(error) => self.health.poison(&format!("{failure}: {error}")),
+            Err(error) => self.health.poison(FailureCause::Device, &format!("{failure}: {error}")),
         }
     }
 

@@ -179,7 +179,7 @@ impl Late {
                     if let ServeError::Owner(owner) = &error
                         && owner.is_of_another()
                     {
-                        self.pool.take_no_more_writes(error.to_string());
+                        self.pool.give_up_to_owner(&error.to_string());
                     }
                     self.pool.tell_archive_away(error.to_string());
                 }

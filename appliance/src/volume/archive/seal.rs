@@ -217,19 +217,19 @@ impl Archive {
         self.reported.note_cause(Some(error.to_string()));
         self.tell_failure(now_ns, side);
         if matches!(error, ArchiveError::Overtaken { .. }) {
-            Self::overtaken(error, side, log);
+            Self::overtaken(error, log);
         }
     }
 
     /// Another instance continues this history: writes that hosts make here from now on would be
     /// lost to it. So no more writes are accepted.
-    pub(super) fn overtaken(error: &ArchiveError, side: &mut PoolSide<'_>, log: &mut Log) {
+    pub(super) fn overtaken(error: &ArchiveError, log: &mut Log) {
         let reason = format!(
             "{error}, by a recovery or a fork, and goes on with this pool: no writes are taken here any more, reads go on. \
              Ways out: move the hosts to where the pool is served now; or stop, and serve this copy with --fork, \
              as a history of its own that takes the archive back"
         );
-        side.take_no_more_writes(log, reason);
+        log.give_up_to_owner(&reason);
     }
 }
 

@@ -16,12 +16,17 @@ impl Pool {
     /// returns the position. Copies that nobody waits for are left out.
     ///
     /// # Errors
-    /// The pool has no archive.
+    /// The pool has no archive, or is a rehearsal, which archives nothing.
     pub fn begin_seal(&self) -> Result<Lsn, VolumeError> {
         let mut state = self.state.borrow_mut();
         let mut log = self.log.borrow_mut();
+        let is_rehearsal = state.catalog.ownership.rehearsal_lsn.is_some();
         let archive = state.archive.get_mut().ok_or_else(no_archive)?;
         archive.check_reached()?;
+        if is_rehearsal {
+            let reason = "this pool is a rehearsal of a recovery: nothing of it is archived; to take the archive over, recover it without --rehearse".to_owned();
+            return Err(VolumeError::Busy { reason });
+        }
         let head = log.commit_lsn();
         log.close_up_to(head);
         log.request_stable(head);

@@ -34,12 +34,4 @@ impl PoolSide<'_> {
             tracing::warn!(%error, "the catalog cannot tell how far the archive is");
         }
     }
-
-    /// Stops all writes until a restart; reads continue.
-    pub(super) fn take_no_more_writes(&mut self, log: &mut Log, reason: String) {
-        if log.poisoned().is_none() {
-            log.poison(&reason);
-            self.problems.note(reason);
-        }
-    }
 }

@@ -27,11 +27,15 @@ impl Archive {
         let mut work = self.requests.send_waiting();
         let now_ns = log.environment().clock.monotonic_ns();
         work += self.requests.ask_due(now_ns);
-        if !self.is_away() {
+        // The archive of a rehearsal is only read, and has no recovery point of it.
+        let is_rehearsal = side.catalog.ownership.rehearsal_lsn.is_some();
+        if !self.is_away() && !is_rehearsal {
             work += self.submit_jobs(log, now_ns);
         }
         work += self.relieve(side, log, now_ns);
-        self.look_at_recovery_point(side, log, now_ns);
+        if !is_rehearsal {
+            self.look_at_recovery_point(side, log, now_ns);
+        }
         let is_wanted = self.policy().back_pressure == BackPressure::Throttle;
         work + usize::from(self.throttle.turn(is_wanted, log, now_ns))
     }
@@ -49,7 +53,7 @@ impl Archive {
             ArchiveReply::Deleted { result, .. } => {
                 if let Err(error) = result {
                     if matches!(error, ArchiveError::Overtaken { .. }) {
-                        Self::overtaken(&error, side, log);
+                        Self::overtaken(&error, log);
                     }
                     // They only cost space; the next start finds and deletes them.
                     tracing::warn!(%error, "parts of an archived segment could not be deleted");

@@ -15,7 +15,9 @@ use crate::dma::{BLOCK_BYTES, DmaBuf};
 use crate::log::format::{EntryKind, EventKind};
 use crate::log::reader::LsnRange;
 use crate::log::table::Mask;
-use crate::log::{CreateLog, Environment, LogError, Lsn, Recycling, create, recover};
+use crate::log::{
+    CreateLog, Environment, FailureCause, LogError, LogFailure, Lsn, Recycling, create, recover,
+};
 use crate::reactor::yield_now;
 use crate::volume::catalog::{Catalog, CatalogImage};
 use crate::volume::error::VolumeError;
@@ -123,6 +125,7 @@ impl Pool {
                 ));
             }
         }
+        pool.state.borrow_mut().problems.remember_gaps(&catalog.gaps);
         pool.begin_with(&mut catalog)?;
         pool.state.borrow_mut().volumes.set_keeps_inherited(options.recycling == Recycling::Discard);
         pool.adopt(catalog, builders, synchs);
@@ -144,7 +147,10 @@ impl Pool {
         let (state, mut log) = (self.state.borrow(), self.log.borrow_mut());
         let text_bytes_max = catalog.shorten(log.format_version(), log.geometry().catalog_bytes_max());
         let published = state.catalog.publish_opened(&mut log, catalog, text_bytes_max);
-        published.map_err(|error| LogError::Poisoned { reason: error.to_string() })?;
+        published.map_err(|error| {
+            let failure = LogFailure::new(FailureCause::Device, &error.to_string());
+            LogError::Poisoned { failure }
+        })?;
         Ok(())
     }
 

@@ -49,13 +49,10 @@ impl Pool {
         self.drive_until_stable_or_starved(lsn.plus(1)).await
     }
 
-    /// Stops all writes until a restart; reads continue.
-    pub fn take_no_more_writes(&self, reason: String) {
-        let mut log = self.log.borrow_mut();
-        if log.poisoned().is_none() {
-            log.poison(&reason);
-            self.state.borrow_mut().problems.note(reason);
-        }
+    /// Stops all writes until a restart, because another appliance goes on with this history; reads
+    /// continue. The operator reads the reason as the failure of the log.
+    pub fn give_up_to_owner(&self, reason: &str) {
+        self.log.borrow_mut().give_up_to_owner(reason);
     }
 
     /// Records in the log that the pool has its claim. This does not wait until the record is

@@ -6,6 +6,7 @@ use super::state::State;
 use crate::bdev::Space;
 use crate::dma::BLOCK_BYTES;
 use crate::log::table::Phase;
+use crate::log::{LogFailure, Lsn};
 use crate::volume::catalog::room_problem;
 use crate::volume::history::clock::clock_problem;
 use crate::volume::history::synch_table::SynchTable;
@@ -65,11 +66,8 @@ impl Pool {
         let mut problems: Vec<String> = state.problems.iter().cloned().collect();
         problems.extend(log.damage().cloned());
         problems.extend(state.faults.iter().cloned());
-        problems.extend(log.poisoned().map(|reason| {
-            format!(
-                "the log failed: {reason}; writes are refused. Check the device (dmesg), cure it and restart"
-            )
-        }));
+        problems.extend(state.nearly_full_problem(&log));
+        problems.extend(log.poisoned().map(LogFailure::problem));
         problems.extend(log.starved().map(|starved| {
             let space = log.device().queue().device().space();
             no_room(&device.name, space.as_ref(), &starved.reason)

@@ -25,6 +25,9 @@ pub const OVERPROVISIONING_PERCENT_RANGE: std::ops::RangeInclusive<u64> = 7..=10
 /// The percentage of the capacity from which on the operator is warned.
 const WARNING_PERCENT: u64 = 85;
 
+/// The percentage below which a warning in the journal is over, and the next one is news.
+const WARN_AGAIN_PERCENT: u64 = 80;
+
 /// How many leaves of removed parts one turn counts: 512 blocks each.
 const BURIED_LEAVES_PER_TURN: usize = 64;
 /// The maximum number of parts that may be removed at once; beyond it trims of large ranges wait. A
@@ -38,7 +41,7 @@ pub(in crate::volume) struct Capacity {
     thin_blocks: u64,
     /// Inherited blocks that were hydrated since the start.
     hydrated_blocks: u64,
-    /// Whether the operator was warned.
+    /// Whether the journal has a warning that is not over.
     warned: bool,
     /// Parts that have disappeared for hosts and must still be counted, oldest first.
     buried: VecDeque<Buried>,
@@ -63,6 +66,11 @@ pub(in crate::volume) fn capacity_blocks(geometry: &Geometry, overprovisioning_p
     // The size of one segment is always spare; otherwise the largest commands of hosts might find
     // no room beside copies in any segment.
     spared.min(geometry.working_set.saturating_sub(1) * data)
+}
+
+/// Whether the operator must know how much is taken.
+pub(in crate::volume) fn is_nearly_full(taken_blocks: u64, capacity_blocks: u64) -> bool {
+    taken_blocks * 100 > capacity_blocks * WARNING_PERCENT
 }
 
 impl Capacity {
@@ -145,11 +153,25 @@ impl Capacity {
         1
     }
 
-    /// Whether the operator must be warned now: `taken_blocks` of `capacity_blocks` are used, and
-    /// there was no warning before.
+    /// Whether the journal must get a warning now: `taken_blocks` of `capacity_blocks` are used, and
+    /// there was no warning since they were clearly fewer.
     pub(in crate::volume) fn warn_once(&mut self, taken_blocks: u64, capacity_blocks: u64) -> bool {
-        let is_first = !self.warned && taken_blocks * 100 > capacity_blocks * WARNING_PERCENT;
-        self.warned |= is_first;
+        let is_first = !self.warned && is_nearly_full(taken_blocks, capacity_blocks);
+        let is_over = taken_blocks * 100 < capacity_blocks * WARN_AGAIN_PERCENT;
+        self.warned = (self.warned || is_first) && !is_over;
         is_first
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_journal_is_warned_again_only_after_there_was_clearly_more_room() {
+        let mut capacity = Capacity::default();
+        let warned: Vec<bool> =
+            [85, 86, 90, 84, 86, 79, 86].map(|taken| capacity.warn_once(taken, 100)).into();
+        assert_eq!(warned, [false, true, false, false, false, false, true]);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::capacity::capacity_blocks;
+use super::capacity::{capacity_blocks, is_nearly_full};
 use crate::log::{Log, Recycling, SegmentSeq};
 use crate::volume::error::VolumeError;
 use crate::volume::image::index::Index;
@@ -96,10 +96,20 @@ impl State {
         if self.capacity.warn_once(taken, capacity) {
             let left = capacity - taken;
             tracing::warn!(left_blocks = left, "the pool is nearly full; thin volumes will be refused more");
-            self.problems.add(&format!(
-                "the pool is nearly full: thin volumes and clones have {left} blocks of 4 KiB left; delete volumes, trim, or use a larger device"
-            ));
         }
         Ok(())
+    }
+
+    /// The problem for the operator while little is left for thin volumes and clones, if there are
+    /// any.
+    pub(in crate::volume) fn nearly_full_problem(&self, log: &Log) -> Option<String> {
+        let (capacity, taken) = (self.capacity_of(log)?, self.taken_blocks(log));
+        let is_of_interest = is_nearly_full(taken, capacity) && self.volumes.iter().any(Volume::is_thin);
+        is_of_interest.then(|| {
+            format!(
+                "the pool is nearly full: thin volumes and clones have {} blocks of 4 KiB left; delete volumes, trim, or use a larger device",
+                capacity.saturating_sub(taken)
+            )
+        })
     }
 }

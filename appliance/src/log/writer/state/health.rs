@@ -13,14 +13,12 @@
 //! state is a crash with records in flight: those that reached the device may be torn, and none was
 //! acknowledged.
 //!
-//! **Poison.** When a record, a header, a trailer or a flush fails, the log stops until a restart:
-//! nothing more is submitted, unwritten records stay unwritten, appends are refused with the
+//! **Poison.** When a record, a header, a trailer or a flush fails, or another appliance goes on with
+//! this history, the log stops until a restart: nothing more is submitted, unwritten records stay unwritten, appends are refused with the
 //! reason, and the unwritten blocks can be read from memory. A failed flush poisons the log
 //! whatever the reason: the data that it should have made stable may be gone.
 //!
 //! **Invariants.** Only the first failure is kept. A log that must do its first writes is starved.
-
-use std::rc::Rc;
 
 use uuid::Uuid;
 
@@ -28,11 +26,12 @@ use super::beginning::FirstWrites;
 use super::starved::Starved;
 use crate::bdev::{BdevError, BdevErrorKind};
 use crate::log::error::LogError;
+use crate::log::failure::{FailureCause, LogFailure};
 
 /// The health of the log. See the module's documentation.
 pub(in crate::log) struct LogHealth {
     pool: Uuid,
-    poisoned: Option<Rc<str>>,
+    poisoned: Option<LogFailure>,
     starved: Option<Starved>,
     first_writes: Option<FirstWrites>,
 }
@@ -44,7 +43,7 @@ impl LogHealth {
     }
 
     /// The failure that stopped the log, if one did.
-    pub(in crate::log) fn poisoned(&self) -> Option<&Rc<str>> {
+    pub(in crate::log) fn poisoned(&self) -> Option<&LogFailure> {
         self.poisoned.as_ref()
     }
 
@@ -64,10 +63,10 @@ impl LogHealth {
     }
 
     /// Marks the log as failed. Only the first reason is kept.
-    pub(in crate::log) fn poison(&mut self, reason: &str) {
+    pub(in crate::log) fn poison(&mut self, cause: FailureCause, reason: &str) {
         if self.poisoned.is_none() {
             tracing::error!(pool = %self.pool, reason, "the log failed; the pool takes no more writes");
-            self.poisoned = Some(Rc::from(reason));
+            self.poisoned = Some(LogFailure::new(cause, reason));
         }
     }
 
@@ -130,7 +129,7 @@ impl LogHealth {
             }
             Err(error) => {
                 (self.first_writes, self.starved) = (None, None);
-                self.poison(&format!("the device takes no writes at start: {error}"));
+                self.poison(FailureCause::Device, &format!("the device takes no writes at start: {error}"));
                 Some(Vec::new())
             }
         }

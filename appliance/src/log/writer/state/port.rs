@@ -68,6 +68,7 @@ impl DevicePort {
         self.submit(READ, token, Operation::Read { block, buffers: smallvec![buffer] });
     }
 
+    #[inline]
     fn submit(&self, kind: u64, value: u64, operation: Operation) {
         debug_assert!(value < 1 << KIND_SHIFT, "the kind of a command is not overwritten");
         self.device.queue().submit(Command { tag: kind << KIND_SHIFT | value, operation });
@@ -75,6 +76,7 @@ impl DevicePort {
 
     /// Polls the device. Returns how much was done and the completions, in a list that the caller
     /// returns with [`give_back`](Self::give_back).
+    #[inline]
     pub(in crate::log) fn poll(&mut self) -> (usize, Vec<Completion>) {
         let mut completions = std::mem::take(&mut self.completions);
         debug_assert!(completions.is_empty());
@@ -93,6 +95,7 @@ impl DeviceAnswer {
     ///
     /// # Panics
     /// On a tag that the log has not assigned, or a read without its buffer.
+    #[inline]
     pub(in crate::log) fn of(completion: Completion) -> Self {
         let Completion { tag, result, mut buffers } = completion;
         let value = tag & ((1 << KIND_SHIFT) - 1);

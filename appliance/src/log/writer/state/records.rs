@@ -123,6 +123,7 @@ impl Records {
     }
 
     /// Submits the next closed record: returns its number and its write.
+    #[inline]
     pub(in crate::log) fn submit_next(&mut self) -> Option<(u64, Operation)> {
         let number = self.next_to_submit;
         let operation = self.closed.get_mut((number - self.first_number) as usize)?.submit();
@@ -133,6 +134,7 @@ impl Records {
     }
 
     /// Notes that the device has completed the write of a record.
+    #[inline]
     pub(in crate::log) fn complete(&mut self, number: u64, state: RecordState) {
         assert!(self.in_flight > 0 && number < self.next_to_submit, "an answer has its question");
         self.in_flight -= 1;
@@ -140,6 +142,7 @@ impl Records {
     }
 
     /// Drops the first record if it is written, and returns where it ended.
+    #[inline]
     pub(in crate::log) fn pop_done(&mut self) -> Option<Lsn> {
         let record = self.closed.front().filter(|record| record.state() == RecordState::Done)?;
         let end_lsn = record.end_lsn();
