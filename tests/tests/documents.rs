@@ -244,7 +244,7 @@ fn every_question_has_a_section_and_proof_in_the_code() {
     assert!(questions[0].contains("while the archive is away and the pool is nearly full?"));
     // Errors that the test must find.
     for (from, to) in [
-        ("mod.rs: relieve`", "mod.rs: relive`"),
+        ("turn.rs: relieve`", "turn.rs: relive`"),
         ("\"When the archive is away or behind\"", "\"When it is away\""),
         ("In ARCHITECTURE.md: ", ""),
     ] {
