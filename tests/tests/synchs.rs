@@ -114,7 +114,7 @@ fn long_details_come_from_the_archive_or_say_why_not() {
     let store = Arc::new(FaultyStore::new(Arc::new(MemoryStore::default()), 9));
     let shape =
         Shape { device_blocks: 257 + 8 * 256, segment_blocks: 256, volatile_cache: true, volume_blocks: 40 };
-    let mut run = Run::with_archive(9, shape, Arc::clone(&store));
+    let mut run = Run::with_archive(9, shape, Arc::<FaultyStore>::clone(&store));
     let details = json!({"text": "x".repeat(6000)});
     let create = Rc::clone(&run.pool).create_synch("long".to_owned(), details);
     let synch = world::wait(&run.pool, create).expect("a synch");

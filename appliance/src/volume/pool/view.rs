@@ -6,7 +6,7 @@ use super::state::State;
 use crate::bdev::Space;
 use crate::dma::BLOCK_BYTES;
 use crate::log::table::Phase;
-use crate::log::{LogFailure, Lsn};
+use crate::log::LogFailure;
 use crate::volume::catalog::room_problem;
 use crate::volume::history::clock::clock_problem;
 use crate::volume::history::synch_table::SynchTable;
