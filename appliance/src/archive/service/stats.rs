@@ -84,7 +84,7 @@ impl ServiceCounters {
         add(&self.fetches, 1);
         match reply {
             ArchiveReply::Blocks { result: Ok(blocks), .. } => {
-                add(&self.fetched_bytes, blocks.bytes.len() as u64)
+                add(&self.fetched_bytes, blocks.bytes.len() as u64);
             }
             ArchiveReply::Deleted { result: Ok(removed), .. } => add(&self.removed, *removed),
             ArchiveReply::Entries { result: Err(_), .. }

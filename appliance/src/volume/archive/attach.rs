@@ -13,7 +13,7 @@ use crate::log::{Lsn, SegmentSeq};
 use crate::reactor::yield_now;
 use crate::volume::error::VolumeError;
 use crate::volume::history::event::EventCollector;
-use crate::volume::history::synch_table::SynchTable;
+use crate::volume::history::synch_table::{SynchRef, SynchTable};
 use crate::volume::info::SynchInfo;
 use crate::volume::pool::Pool;
 use crate::volume::pool::state::State;
@@ -92,7 +92,7 @@ impl Pool {
         let sequences: Vec<SegmentSeq> = {
             let (state, log) = (self.state.borrow(), self.log.borrow());
             let Some(archive) = state.archive.get() else { return Ok(()) };
-            let damaged = state.synchs.iter().filter(|synch| synch.is_damaged());
+            let damaged = state.synchs.iter().filter(SynchRef::is_damaged);
             let damaged: HashSet<SegmentSeq> =
                 damaged.map(|synch| log.geometry().sequence_of(synch.lsn)).collect();
             let there =

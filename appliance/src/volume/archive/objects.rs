@@ -156,7 +156,7 @@ impl KnownObjects {
                 let ends = |cut: &Cut| {
                     cut.sequence == sequence && self.objects.covered(sequence) == Some(cut.end_lsn)
                 };
-                let is_whole = self.objects.get(sequence).is_some_and(|objects| objects.is_whole());
+                let is_whole = self.objects.get(sequence).is_some_and(SegmentObjects::is_whole);
                 !is_whole && !cuts.iter().any(ends)
             });
         let Some(hole) = hole else { return false };

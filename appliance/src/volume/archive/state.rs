@@ -6,7 +6,7 @@ use super::alarm::Alarm;
 use super::away::{Away, stand_in};
 use super::flights::Flights;
 use super::losses::Lost;
-use super::objects::{KnownObjects, Objects};
+use super::objects::{KnownObjects, Objects, SegmentObjects};
 use super::policy::ArchivePolicy;
 use super::rate::Recent;
 use super::receivers::{ReadReply, Receivers};
@@ -141,7 +141,7 @@ impl Archive {
 
     /// Whether one object contains the whole segment.
     pub(in crate::volume) fn is_whole(&self, sequence: SegmentSeq) -> bool {
-        self.objects.get(sequence).is_some_and(|objects| objects.is_whole())
+        self.objects.get(sequence).is_some_and(SegmentObjects::is_whole)
     }
 
     /// The replies for hosts' reads that have arrived; return the list with

@@ -298,19 +298,16 @@ impl SynchTable {
         let newest = self.pages.last().map(|page| page.last());
         assert!(newest.is_none_or(|newest| newest < synch.lsn), "synchs are in order");
         let pages = Arc::make_mut(&mut self.pages);
-        match pages.last_mut().filter(|page| page.entries.len() < PAGE_ENTRIES_MAX) {
-            Some(page) => {
-                let page = Arc::make_mut(page);
-                page.insert(page.entries.len(), synch);
-                if page.entries.len() == PAGE_ENTRIES_MAX {
-                    page.shrink();
-                }
+        if let Some(page) = pages.last_mut().filter(|page| page.entries.len() < PAGE_ENTRIES_MAX) {
+            let page = Arc::make_mut(page);
+            page.insert(page.entries.len(), synch);
+            if page.entries.len() == PAGE_ENTRIES_MAX {
+                page.shrink();
             }
-            None => {
-                let mut page = Page::default();
-                page.insert(0, synch);
-                pages.push(Arc::new(page));
-            }
+        } else {
+            let mut page = Page::default();
+            page.insert(0, synch);
+            pages.push(Arc::new(page));
         }
         self.len += 1;
     }

@@ -10,6 +10,7 @@ use super::fuzz::{Local, Part, append, stream};
 use super::{BLOCK, LIMIT};
 use crate::nvmf::server::TargetConfig;
 use crate::nvmf::server::admission::ACCEPTS_PER_TURN;
+use crate::nvmf::server::connection::Connection;
 use crate::nvmf::server::ends::ENDS_PER_TURN;
 use crate::nvmf::server::memory::Behavior;
 use crate::nvmf::wire::pdu::Digests;
@@ -160,7 +161,7 @@ fn a_turn_accepts_a_few_and_every_listener_has_its_turn() {
         local.turn();
     }
     let accepted: BTreeSet<SocketAddr> =
-        local.target.inner.connections.borrow().iter().map(|connection| connection.peer()).collect();
+        local.target.inner.connections.borrow().iter().map(Connection::peer).collect();
     let is_accepted = |socket: &TcpStream| accepted.contains(&socket.local_addr().expect("its address"));
     for (address, sockets) in addresses.iter().zip(&sockets) {
         assert!(sockets.iter().any(is_accepted), "none was accepted at {address}");
