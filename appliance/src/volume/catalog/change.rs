@@ -103,10 +103,12 @@ fn entries<T: Clone + PartialEq, K: Copy + Eq + Hash>(
     key: impl Fn(&T) -> K,
 ) -> Entries<T, K> {
     let (before, after) = before.apart(after);
-    let mut known: HashMap<K, &T> = before.into_iter().map(|entry| (key(entry), entry)).collect();
+    let mut known: HashMap<K, &T> = before.iter().map(|&entry| (key(entry), entry)).collect();
     let set = after.into_iter().filter(|entry| known.remove(&key(entry)) != Some(*entry));
     let set = set.cloned().collect();
-    Entries { set, gone: known.into_keys().collect() }
+    // In the catalog's order: the same change has the same text every time.
+    let gone = before.iter().map(|&entry| key(entry)).filter(|key| known.contains_key(key)).collect();
+    Entries { set, gone }
 }
 
 fn apply_to<T: Clone + Serialize, K: Copy + Eq + Hash>(
@@ -242,6 +244,15 @@ mod tests {
             }
             prop_assert_eq!(replayed, catalog);
         }
+    }
+
+    #[test]
+    fn what_is_gone_is_named_in_the_order_of_the_catalog() {
+        let before: Shared<CatalogImage> = (1..=50).map(|id| image(id, 0)).collect();
+        let after: Shared<CatalogImage> = (1..=50).filter(|id| id % 3 == 0).map(|id| image(id, 0)).collect();
+        let change = entries(&before, &after, |image| image.id);
+        let expected: Vec<u32> = (1..=50).filter(|id| id % 3 != 0).collect();
+        assert!(change.gone == expected && change.set.is_empty(), "{:?}", change.gone);
     }
 
     #[test]
