@@ -30,7 +30,7 @@ pub fn raise_limit() -> io::Result<u64> {
     Ok(limit())
 }
 
-/// Makes the kernel's table of this process's descriptors large enough for [`PREPARED`] of them, or
+/// Makes the kernel's table of this process's descriptors large enough for `PREPARED` of them, or
 /// for as many as it may have. A table that has to grow later does so in the call that needs the
 /// next descriptor: in a process with threads the kernel then waits 10 ms and more, until no core
 /// uses the old table.
