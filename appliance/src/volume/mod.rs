@@ -24,6 +24,8 @@ pub use error::VolumeError;
 pub use history::clock::clock_problem;
 pub(crate) use history::inspect;
 pub use history::point::{Point, PointParseError};
+pub use history::walk::WalkReport;
+pub use history::walk_check::WalkCheck;
 pub use image::index;
 pub use image::lineage::Lineage;
 pub use image::volumes::VOLUMES_MAX;

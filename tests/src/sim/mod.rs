@@ -23,5 +23,6 @@ pub mod shortage;
 pub mod starts;
 pub mod store;
 pub mod trouble;
+pub mod walks;
 pub mod workload;
 pub mod world;

@@ -5,6 +5,11 @@
 //! | `point` | how an operator names a point |
 //! | `past` | what a point is, which volumes there were, and the index of an image there |
 //! | `known` | the entries of a segment, from the device and the archive together |
+//! | `entry_cache` | a few segments' entries, for whoever moves along the log |
+//! | `reigns` | which image a volume had in which stretch of the log |
+//! | `commands` | counts hosts' commands along the log |
+//! | `walk` | the state of a volume at a position, moved along the log |
+//! | `walk_check` | compares a walk with a scan |
 //! | `event` | events in the log, and their texts |
 //! | `clone` | makes a new volume from a point of a volume |
 //! | `synchs` | the list of all synchs |
@@ -13,11 +18,16 @@
 //! | `inspect` | the history of a pool that is not open |
 
 pub(in crate::volume) mod clock;
-mod clone;
+pub(in crate::volume) mod clone;
+pub(in crate::volume) mod commands;
+pub(in crate::volume) mod entry_cache;
 pub(in crate::volume) mod event;
 pub(in crate::volume) mod events;
 pub(crate) mod inspect;
 pub(in crate::volume) mod known;
 pub(in crate::volume) mod past;
 pub(in crate::volume) mod point;
+pub(in crate::volume) mod reigns;
 pub(in crate::volume) mod synchs;
+pub(in crate::volume) mod walk;
+pub(in crate::volume) mod walk_check;

@@ -77,6 +77,84 @@ impl Node {
     }
 }
 
+/// Nodes of several indexes are shared; only the last owner frees one.
+impl Node {
+    /// Frees at most `leaves` leaves that nobody else has, and whatever is above them. Returns
+    /// whether nothing is left.
+    fn release_some(&mut self, leaves: &mut usize) -> bool {
+        let Node::Inner(inner) = self else {
+            *leaves = leaves.saturating_sub(1);
+            return true;
+        };
+        let Some(inner) = Rc::get_mut(inner) else { return true };
+        for slot in &mut inner.children {
+            let Some(child) = slot else { continue };
+            if *leaves == 0 || !child.release_some(leaves) {
+                return false;
+            }
+            *slot = None;
+        }
+        true
+    }
+
+    /// Calls `visit` for each block of which this node and `other` have different mappings, with
+    /// both. What both share costs nothing. Returns where to continue once `leaves` are used up.
+    fn differences(
+        &self,
+        other: Option<&Node>,
+        (level, first, from): (u32, u64, u64),
+        leaves: &mut usize,
+        visit: &mut dyn FnMut(u64, Mapping, Mapping),
+    ) -> Option<u64> {
+        match (self, other) {
+            (Node::Leaf(one), other) => {
+                let other = match other {
+                    Some(Node::Leaf(other)) if Rc::ptr_eq(one, other) => return None,
+                    Some(Node::Leaf(other)) => Some(&other.mappings),
+                    _ => None,
+                };
+                if *leaves == 0 {
+                    return Some(0);
+                }
+                *leaves -= 1;
+                for (slot, &mapping) in one.mappings.iter().enumerate() {
+                    let was = other.map_or(Mapping::NONE, |mappings| mappings[slot]);
+                    if mapping != was {
+                        visit(first + slot as u64, mapping, was);
+                    }
+                }
+            }
+            (Node::Inner(one), other) => {
+                let other = match other {
+                    Some(Node::Inner(other)) if Rc::ptr_eq(one, other) => return None,
+                    Some(Node::Inner(other)) => Some(&other.children),
+                    _ => None,
+                };
+                let span = 1_u64 << (FANOUT_BITS * level);
+                for slot in from / span..FANOUT as u64 {
+                    let (at, from) = (slot * span, from.saturating_sub(slot * span));
+                    let place = (level - 1, first + at, from);
+                    let was = other.and_then(|children| children[slot as usize].as_ref());
+                    let next = match (&one.children[slot as usize], was) {
+                        (Some(child), was) => child.differences(was, place, leaves, visit),
+                        // The same with the sides swapped.
+                        (None, Some(was)) => {
+                            was.differences(None, place, leaves, &mut |block, was, none| {
+                                visit(block, none, was);
+                            })
+                        }
+                        (None, None) => None,
+                    };
+                    if let Some(next) = next {
+                        return Some(at + next);
+                    }
+                }
+            }
+        }
+        None
+    }
+}
+
 /// The children of a node of `level` that overlap `[start, end)`: the slot, and the overlapping
 /// part, counted from the child's first block.
 pub(super) fn parts(level: u32, start: u64, end: u64) -> impl Iterator<Item = (usize, u64, u64)> {
@@ -119,6 +197,42 @@ impl Index {
         self.mapped = self.mapped.saturating_sub(blocks);
     }
 
+    /// Calls `visit` for each block from the leaf of block `from` on of which this index and `other`
+    /// have different mappings, with this one's and the other's, in order, for at most `leaves`
+    /// leaves that they do not share. Returns the block to continue with, or `None` at the end.
+    pub fn differences(
+        &self,
+        other: &Index,
+        from: u64,
+        mut leaves: usize,
+        mut visit: impl FnMut(u64, Mapping, Mapping),
+    ) -> Option<u64> {
+        let height = self.height.max(other.height);
+        let (one, other) = (self.raised(height), other.raised(height));
+        if from >= capacity(height) {
+            return None;
+        }
+        one.differences(Some(&other), (height, 0, from), &mut leaves, &mut visit)
+    }
+
+    /// The root as a tree of this height, which is at least its own.
+    fn raised(&self, height: u32) -> Node {
+        let mut root = self.root.clone();
+        for level in self.height..height {
+            let below = std::mem::replace(&mut root, Node::empty(level + 1));
+            if let Node::Inner(inner) = &mut root {
+                Rc::make_mut(inner).children[0] = Some(below);
+            }
+        }
+        root
+    }
+
+    /// Frees at most `leaves` leaves that no other index shares. Returns whether the rest can be
+    /// dropped at once. `leaves` must not be 0, because then there is no progress.
+    pub fn release_some(&mut self, mut leaves: usize) -> bool {
+        self.root.release_some(&mut leaves)
+    }
+
     /// Removes at most `leaves` leaves from an index that nobody reads, passes their mappings to
     /// `gone`, and leaves the count as it is. Returns whether nothing is left.
     pub fn take_some(&mut self, mut leaves: usize, mut gone: impl FnMut(Mapping)) -> bool {
@@ -135,8 +249,60 @@ mod tests {
     use super::*;
     use crate::log::Lsn;
 
+    type Blocks = BTreeMap<u64, u64>;
+
+    fn of_blocks(blocks: &Blocks, len_blocks: u64) -> Index {
+        let mut index = Index::new(len_blocks);
+        blocks.iter().for_each(|(&block, &lsn)| {
+            index.set(block, Mapping::new(Lsn(lsn), 7));
+        });
+        index
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
+
+        /// The differences of an index and a changed copy, or an independent one of another height,
+        /// are those of two maps, however small the pieces are. Releasing the copy leaves the first.
+        #[test]
+        fn differences_are_those_of_two_maps(
+            before in prop::collection::btree_map(prop_oneof![0_u64..3000, 260_000_u64..266_000], 1_u64..9, 0..200),
+            changes in prop::collection::vec((prop_oneof![0_u64..3000, 260_000_u64..600_000], 0_u64..9), 0..40),
+            is_copy in any::<bool>(),
+            leaves in 1_usize..5,
+        ) {
+            let one = of_blocks(&before, 1 << 18);
+            let mut after = before.clone();
+            let mut other = one.clone();
+            for &(block, lsn) in &changes {
+                let mapping = if lsn == 0 { Mapping::NONE } else { Mapping::new(Lsn(lsn), 7) };
+                other.set(block, mapping);
+                if lsn == 0 { after.remove(&block) } else { after.insert(block, lsn) };
+            }
+            if !is_copy {
+                other = of_blocks(&after, 1 << 28);
+            }
+            let all = before.keys().chain(after.keys()).collect::<std::collections::BTreeSet<_>>();
+            let of = |blocks: &Blocks, block: &u64| blocks.get(block).copied().unwrap_or(0);
+            let expected: Vec<(u64, u64, u64)> = all
+                .into_iter()
+                .map(|block| (*block, of(&before, block), of(&after, block)))
+                .filter(|(_, one, other)| one != other)
+                .collect();
+            let mut found = Vec::new();
+            let mut next = Some(0);
+            while let Some(from) = next {
+                next = one.differences(&other, from, leaves, |block, one, other| {
+                    found.push((block, one.lsn().0, other.lsn().0));
+                });
+            }
+            prop_assert_eq!(found, expected);
+            while !other.release_some(leaves) {}
+            drop(other);
+            for (&block, &lsn) in &before {
+                prop_assert_eq!(one.get(block).lsn(), Lsn(lsn));
+            }
+        }
 
         /// The part that is cut out is the content of the range, earlier clones keep it, and it is
         /// removed completely.
