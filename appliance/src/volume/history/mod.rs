@@ -7,6 +7,8 @@
 //! | `known` | the entries of a segment, from the device and the archive together |
 //! | `event` | events in the log, and their texts |
 //! | `clone` | makes a new volume from a point of a volume |
+//! | `roll_back` | rolls a volume back in place |
+//! | `reset` | sets a clone to another point of its origin |
 //! | `synchs` | the list of all synchs |
 //! | `events` | changes of the set of volumes, for the target |
 //! | `clock` | the clock of the log and that of the machine |
@@ -20,4 +22,6 @@ pub(crate) mod inspect;
 pub(in crate::volume) mod known;
 pub(in crate::volume) mod past;
 pub(in crate::volume) mod point;
+mod reset;
+mod roll_back;
 pub(in crate::volume) mod synchs;
