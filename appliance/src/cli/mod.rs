@@ -13,6 +13,10 @@ mod archive_args;
 mod args;
 mod cells;
 mod client;
+#[expect(clippy::doc_markdown, reason = "help texts, which a terminal shows as they are")]
+mod clone_args;
+mod clone_render;
+mod clone_request;
 mod configure;
 mod listener;
 mod output;

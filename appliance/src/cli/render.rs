@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::cells::{blocks, size};
-use super::{render_archive, render_latency};
+use super::{clone_render, render_archive, render_latency};
 use crate::log::geometry::RESERVE_SLOTS;
 use crate::log::time::{ClockStanding, ClockStatus, SpanBy};
 use crate::text::table::{Table, pairs};
@@ -35,6 +35,8 @@ pub(super) enum View {
     Snapshots,
     Point,
     Clone,
+    Clones,
+    RollBack,
     Clock,
     Archive,
     ArchivedObjects,
@@ -71,6 +73,8 @@ pub(super) fn render(view: View, result: &Value) -> String {
         View::Snapshots => typed(result, |snapshots: Vec<SnapshotInfo>| snapshot_table(&snapshots)),
         View::Point => typed(result, |point: ResolvedPoint| point_text(&point)),
         View::Clone => typed(result, |clone: CloneInfo| clone_text(&clone)),
+        View::Clones => typed(result, |clones: Vec<_>| clone_render::clones(&clones)),
+        View::RollBack => typed(result, |done| clone_render::roll_back(&done)),
         View::Clock => typed(result, |clock: ClockStatus| clock_text(&clock, result)),
         View::Archive => typed(result, |report| render_archive::status(&report)),
         View::ArchivedObjects => typed(result, |objects: Vec<_>| render_archive::objects(&objects)),

@@ -30,8 +30,9 @@ pub use image::index;
 pub use image::lineage::Lineage;
 pub use image::volumes::VOLUMES_MAX;
 pub use info::{
-    CloneInfo, ImageParent, PointKind, PoolInfo, PoolStats, ResolvedPoint, SegmentInfo, SegmentState,
-    SnapshotInfo, SynchInfo, VolumeAt, VolumeEvent, VolumeInfo, VolumeState, VolumeStats,
+    CloneInfo, CloneSpace, ImageParent, PointKind, PoolInfo, PoolStats, ResolvedPoint, RollBackInfo,
+    SegmentInfo, SegmentState, SnapshotInfo, SynchInfo, VolumeAt, VolumeEvent, VolumeInfo, VolumeState,
+    VolumeStats,
 };
 pub use manage::open::PoolOptions;
 pub use manage::operations::{

@@ -2,6 +2,7 @@
 
 mod archive;
 mod bdev;
+mod clones;
 mod framework;
 mod nvmf;
 mod pool;
@@ -23,6 +24,7 @@ fn all() -> Vec<Method> {
         synch::methods(),
         snapshot::methods(),
         restore::methods(),
+        clones::methods(),
         archive::methods(),
         bdev::methods(),
         nvmf::methods(),

@@ -154,6 +154,7 @@ mod tests {
             hydrated_lsn: None,
             uncertain_below: 0,
             hydrating: false,
+            resident: None,
         };
         let change = CatalogChange {
             version: CHANGE_VERSION,
@@ -187,7 +188,15 @@ mod tests {
 
     fn image(id: u32, uncertain_below: u64) -> CatalogImage {
         let parent = (id > 3).then_some(ImageParent { image: id - 1, lsn: 5 });
-        CatalogImage { id, parent, born_lsn: 1, hydrated_lsn: None, hydrating: false, uncertain_below }
+        CatalogImage {
+            id,
+            parent,
+            born_lsn: 1,
+            hydrated_lsn: None,
+            hydrating: false,
+            uncertain_below,
+            resident: None,
+        }
     }
 
     /// Changes a catalog as one of the pool's changes does.
@@ -201,7 +210,7 @@ mod tests {
             }
             1 => {
                 catalog.volumes.retain(|volume| volume.image % 5 != number % 5);
-                catalog.prune_images(Lsn(9));
+                catalog.prune_images(Lsn(9), Lsn::MAX, |_| Lsn(0));
             }
             2 => {
                 catalog.volumes.change(|_| true, |volume| volume.size_blocks += 1);

@@ -16,10 +16,12 @@
 //! | `logged` | writes the catalog to the log |
 //! | `present` | the catalog in force |
 //! | `working_sets` | lengths of the working set, and the segments that points need because of them |
+//! | `generations` | which entries, of which images, make the index of an image |
 //! | `find` | finds the catalog in the log |
 
 mod change;
 mod find;
+mod generations;
 mod logged;
 mod ownership;
 mod paged;
@@ -36,6 +38,7 @@ use uuid::Uuid;
 
 pub(super) use change::CatalogChange;
 pub(super) use find::{CatalogFinder, FoundCatalog};
+pub(super) use generations::Generation;
 pub(super) use logged::{CatalogWriter, room_problem};
 pub use ownership::Ownership;
 pub(super) use present::PresentCatalog;
@@ -160,12 +163,34 @@ pub(crate) struct CatalogImage {
     /// Whether inherited data is being copied into its own entries.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) hydrating: bool,
+    /// The part of what it inherited that the pool keeps in the working set, as the image's own
+    /// blocks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) resident: Option<ResidentPart>,
+}
+
+/// The part of what an image inherited that stays in the working set: its blocks were there when
+/// the image was made by a roll-back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ResidentPart {
+    /// Inherited mappings above this LSN are resident.
+    pub(crate) above: u64,
+    /// From this LSN on the image has entries of its own for all other inherited blocks. Then only
+    /// the entries of its ancestors above `above` count, as far as they are in the W+1 segments
+    /// that end at a point.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) only_from: Option<u64>,
 }
 
 impl CatalogImage {
     /// Whether it needs its parent at a position.
     pub(super) fn inherits_at(&self, lsn: Lsn) -> bool {
-        self.parent.is_some() && self.hydrated_lsn.is_none_or(|hydrated| lsn.0 < hydrated)
+        self.parent.is_some() && self.independent_from().is_none_or(|from| lsn.0 < from)
+    }
+
+    /// The LSN from which on it needs neither the archive nor what was outside the working set.
+    pub(super) fn independent_from(&self) -> Option<u64> {
+        self.hydrated_lsn.or(self.resident.and_then(|part| part.only_from))
     }
 
     /// Whether it needs its parent now.
@@ -295,30 +320,45 @@ impl Catalog {
     /// older one, before it was hydrated.
     pub(super) fn learn_image(&mut self, image: &CatalogImage) {
         let Some(known) = self.image(image.id) else { return self.images.push(image.clone()) };
+        // An image without entries of its own may have been set to another point since.
+        if (known.parent, known.born_lsn) != (image.parent, image.born_lsn) {
+            return;
+        }
         let hydrated_lsn = known.hydrated_lsn.or(image.hydrated_lsn);
         let uncertain_below = known.uncertain_below.max(image.uncertain_below);
-        if (known.hydrated_lsn, known.uncertain_below) != (hydrated_lsn, uncertain_below) {
-            self.images.change(
-                |known| known.id == image.id,
-                |known| (known.hydrated_lsn, known.uncertain_below) = (hydrated_lsn, uncertain_below),
-            );
+        let resident = match (known.resident, image.resident) {
+            (Some(now), Some(then)) => {
+                Some(ResidentPart { only_from: now.only_from.or(then.only_from), ..now })
+            }
+            (now, then) => now.or(then),
+        };
+        let learned = CatalogImage { hydrated_lsn, uncertain_below, resident, ..known.clone() };
+        if *known != learned {
+            self.images.change(|known| known.id == image.id, |known| *known = learned.clone());
         }
     }
 
     /// Drops images that no volume needs, and remembers those with a parent. No point at or after
-    /// `gone_lsn` needs them.
-    pub(super) fn prune_images(&mut self, gone_lsn: Lsn) {
+    /// `gone_lsn` needs them. `newest` is the newest point, and `window` gives for a point the LSN
+    /// before the W+1 segments that end there.
+    pub(super) fn prune_images(&mut self, gone_lsn: Lsn, newest: Lsn, window: impl Fn(Lsn) -> Lsn) {
         // Most images have no parent, and either a volume needs them or nothing does.
         let with_parent = self.images.iter().filter(|image| image.parent.is_some());
         let known: HashMap<u32, &CatalogImage> = with_parent.map(|image| (image.id, image)).collect();
         let (mut needed, mut followed) = (Vec::with_capacity(self.volumes.len()), HashSet::new());
         for volume in self.volumes.iter() {
-            let mut next = Some((volume.image, Lsn::MAX));
+            let mut next = Some((volume.image, newest));
             while let Some((id, at)) = next {
                 needed.push(id);
                 // An image that is hydrated now may be a clone's origin at a point at which it was
                 // not.
-                let image = known.get(&id).filter(|image| image.inherits_at(at) && followed.insert(id));
+                let image = known.get(&id).filter(|image| {
+                    let is_used = |part: ResidentPart| {
+                        image.parent.is_some_and(|parent| parent.lsn > part.above.max(window(at).0))
+                    };
+                    image.inherits_at(at) || image.resident.is_some_and(is_used)
+                });
+                let image = image.filter(|_| followed.insert(id));
                 next = image.and_then(|image| image.parent).map(|parent| (parent.image, Lsn(parent.lsn)));
             }
         }
@@ -418,17 +458,11 @@ impl Catalog {
     /// which the image, or an ancestor up to the point of the clone, received its entries.
     pub(super) fn uncertain_below(&self, image: u32, at: Lsn) -> Lsn {
         let mut uncertain = Lsn(0);
-        let mut next = Some((image, at));
-        while let Some((id, at)) = next {
-            let image = self.image(id);
-            let born = Lsn(image.map_or(0, |image| image.born_lsn));
-            let touching = self.lost.iter().filter(|range| range.end > born && range.start <= at);
+        for generation in self.generations(image, at, |_| Lsn(0)) {
+            let Generation { image, above, up_to } = generation;
+            let touching = self.lost.iter().filter(|range| range.end > above && range.start <= up_to);
             uncertain = touching.map(|range| range.end).fold(uncertain, Lsn::max);
-            uncertain = uncertain.max(Lsn(image.map_or(0, |image| image.uncertain_below)));
-            next = image
-                .filter(|image| image.inherits_at(at))
-                .and_then(|image| image.parent)
-                .map(|parent| (parent.image, Lsn(parent.lsn)));
+            uncertain = uncertain.max(Lsn(self.image(image).map_or(0, |image| image.uncertain_below)));
         }
         uncertain
     }
@@ -532,6 +566,7 @@ mod tests {
             hydrated_lsn: Some(400),
             uncertain_below: 5,
             hydrating: true,
+            resident: Some(ResidentPart { above: 7, only_from: Some(8) }),
         };
         let snapshot = CatalogSnapshot { name: Rc::from("s"), lsn: 1, time_ns: 1 };
         Catalog {
@@ -567,6 +602,8 @@ mod tests {
         crate::document::check_says(&format!("| `gone_images` | list | `{}`;", keys(gone)));
         let cut = serde_json::to_value(catalog.cuts[0]).expect("plain data");
         crate::document::check_says(&format!("| `cuts` | list of `{}` |", keys(cut)));
+        let resident = serde_json::to_value(image.resident).expect("plain data");
+        crate::document::check_says(&format!("| `resident` | `{}` |", keys(resident)));
         let parent = serde_json::to_value(image.parent).expect("plain data");
         crate::document::check_says(&format!("| `parent` | null or `{}` |", keys(parent)));
         let snapshots = serde_json::to_value(&catalog.snapshots).expect("plain data");
@@ -615,6 +652,7 @@ mod tests {
             hydrated_lsn,
             hydrating: false,
             uncertain_below,
+            resident: None,
         };
         let parent = |image, lsn| Some(ImageParent { image, lsn });
         let mut catalog = Catalog {

@@ -23,7 +23,7 @@ use crate::volume::history::past::ScanReport;
 use crate::volume::history::point::Point;
 use crate::volume::image::index::Index;
 use crate::volume::image::volume::{Volume, VolumeIndex};
-use crate::volume::info::{CloneInfo, ImageParent, ResolvedPoint};
+use crate::volume::info::{CloneInfo, ResolvedPoint};
 use crate::volume::manage::operations::{add_image, add_volume, check_name};
 use crate::volume::pool::Pool;
 
@@ -68,7 +68,7 @@ impl Pool {
         let cloning = Cloning { name, source, read_only, at, catalog, expiries };
         let (lsn, index, report) = self.record_clone(&cloning).await?;
         let Cloning { name, at, .. } = cloning;
-        let id = self.add_volume(&name, VolumeIndex::Ready(index));
+        let id = self.add_volume(&name, VolumeIndex::Ready(index), false);
         {
             // A loss after the point does not affect it.
             let mut state = self.state.borrow_mut();
@@ -125,10 +125,9 @@ impl Pool {
                     },
                 };
                 self.state.borrow().check_kept(&self.log.borrow(), &source.name, &at.point, &index)?;
-                // Use the ancestors as they were at the point; those of a deleted volume are not in
-                // the present catalog.
-                catalog.images.iter().for_each(|image| now.learn_image(image));
-                let parent = Some(ImageParent { image: source.image, lsn: parent_lsn.0 });
+                let is_written = built.as_ref().is_none_or(|(_, report)| report.is_written);
+                let parent = self.parent_at(now, catalog, source.image, parent_lsn, is_written);
+                self.learn_ancestors(now, catalog, source.image, at_lsn);
                 let image = add_image(now, self.format_version(), parent, head)?;
                 // Store it in the catalog, so that it is known after a restart, even after the
                 // unknown entries have left the log.
@@ -148,7 +147,7 @@ impl Pool {
                     thin: true,
                 };
                 add_volume(now, clone)?;
-                now.prune_images(self.behind_change(head));
+                self.prune_images(now, head);
                 taken = Some(index);
                 Ok(())
             });

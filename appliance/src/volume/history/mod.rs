@@ -12,6 +12,8 @@
 //! | `walk_check` | compares a walk with a scan |
 //! | `event` | events in the log, and their texts |
 //! | `clone` | makes a new volume from a point of a volume |
+//! | `roll_back` | rolls a volume back in place |
+//! | `reset` | sets a clone to another point of its origin |
 //! | `synchs` | the list of all synchs |
 //! | `events` | changes of the set of volumes, for the target |
 //! | `clock` | the clock of the log and that of the machine |
@@ -28,6 +30,8 @@ pub(in crate::volume) mod known;
 pub(in crate::volume) mod past;
 pub(in crate::volume) mod point;
 pub(in crate::volume) mod reigns;
+mod reset;
+mod roll_back;
 pub(in crate::volume) mod synchs;
 pub(in crate::volume) mod walk;
 pub(in crate::volume) mod walk_check;

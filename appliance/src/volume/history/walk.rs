@@ -498,7 +498,7 @@ async fn empty(index: &mut Index, block: u64, len_blocks: u64) {
 
 /// Frees an index in pieces.
 pub(in crate::volume) async fn release(mut index: Index) {
-    while !index.release_some(PIECE_LEAVES_FREED) {
+    while !index.drop_some(PIECE_LEAVES_FREED) {
         yield_now().await;
     }
 }

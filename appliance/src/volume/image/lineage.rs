@@ -90,7 +90,7 @@ impl Pool {
                 born_lsn: Lsn(image.born_lsn),
                 // Up to the change that records the hydration, its points are also looked up in the
                 // parent.
-                gone_lsn: image.hydrated_lsn.map(|hydrated| Lsn(hydrated).plus(segment_blocks)),
+                gone_lsn: image.independent_from().map(|from| Lsn(from).plus(segment_blocks)),
             })
         });
         let gone = catalog.gone_images.iter().filter(|gone| catalog.image(gone.id).is_none());

@@ -309,6 +309,7 @@ impl Pool {
                 hydrated_lsn: None,
                 hydrating,
                 uncertain_below: 0,
+                resident: None,
             });
             catalog.volumes.change(|volume| volume.image == image, |volume| volume.image = id);
         }

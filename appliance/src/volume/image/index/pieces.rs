@@ -54,6 +54,67 @@ impl Node {
         }
     }
 
+    /// Takes everything that is mapped in `newer`, a node of the same level. Returns how many more
+    /// blocks are mapped. Parts that both share are passed over.
+    fn overlay(&mut self, newer: &Node) -> u64 {
+        match (self, newer) {
+            (Node::Leaf(leaf), Node::Leaf(newer)) if !Rc::ptr_eq(leaf, newer) => {
+                let places = Rc::make_mut(leaf).mappings.iter_mut().zip(&newer.mappings);
+                let more = places
+                    .filter(|(_, mapping)| !mapping.is_none())
+                    .map(|(place, &mapping)| u64::from(std::mem::replace(place, mapping).is_none()));
+                more.sum()
+            }
+            (Node::Inner(inner), Node::Inner(newer)) if !Rc::ptr_eq(inner, newer) => {
+                let children = Rc::make_mut(inner).children.iter_mut().zip(&newer.children);
+                let more = children.map(|(child, newer)| match (child, newer) {
+                    (_, None) => 0,
+                    (Some(child), Some(newer)) => child.overlay(newer),
+                    (child, Some(newer)) => {
+                        let mut more = 0;
+                        newer.visit(newer.level(), 0, &mut |_, _| more += 1);
+                        *child = Some(newer.clone());
+                        more
+                    }
+                });
+                more.sum()
+            }
+            _ => 0,
+        }
+    }
+
+    /// The level of a node: how many levels are below it.
+    fn level(&self) -> u32 {
+        match self {
+            Node::Leaf(_) => 0,
+            Node::Inner(inner) => inner.children.iter().flatten().next().map_or(1, |child| child.level() + 1),
+        }
+    }
+
+    /// Drops at most `leaves` leaves that nobody else uses. Returns whether nothing is left.
+    fn drop_some(&mut self, level: u32, leaves: &mut usize) -> bool {
+        let inner = match self {
+            Node::Leaf(_) if *leaves == 0 => return false,
+            Node::Leaf(_) => {
+                *leaves -= 1;
+                return true;
+            }
+            // What others share stays with them.
+            Node::Inner(inner) => match Rc::get_mut(inner) {
+                Some(inner) => inner,
+                None => return true,
+            },
+        };
+        for slot in &mut inner.children {
+            let Some(child) = slot else { continue };
+            if !child.drop_some(level - 1, leaves) {
+                return false;
+            }
+            *slot = None;
+        }
+        true
+    }
+
     /// Removes at most `leaves` leaves, and passes their mappings to `gone`. Returns whether
     /// nothing is left.
     fn take_some(&mut self, level: u32, leaves: &mut usize, gone: &mut dyn FnMut(Mapping)) -> bool {
@@ -77,26 +138,7 @@ impl Node {
     }
 }
 
-/// Nodes of several indexes are shared; only the last owner frees one.
 impl Node {
-    /// Frees at most `leaves` leaves that nobody else has, and whatever is above them. Returns
-    /// whether nothing is left.
-    fn release_some(&mut self, leaves: &mut usize) -> bool {
-        let Node::Inner(inner) = self else {
-            *leaves = leaves.saturating_sub(1);
-            return true;
-        };
-        let Some(inner) = Rc::get_mut(inner) else { return true };
-        for slot in &mut inner.children {
-            let Some(child) = slot else { continue };
-            if *leaves == 0 || !child.release_some(leaves) {
-                return false;
-            }
-            *slot = None;
-        }
-        true
-    }
-
     /// Calls `visit` for each block of which this node and `other` have different mappings, with
     /// both. What both share costs nothing. Returns where to continue once `leaves` are used up.
     fn differences(
@@ -227,10 +269,21 @@ impl Index {
         root
     }
 
-    /// Frees at most `leaves` leaves that no other index shares. Returns whether the rest can be
-    /// dropped at once. `leaves` must not be 0, because then there is no progress.
-    pub fn release_some(&mut self, mut leaves: usize) -> bool {
-        self.root.release_some(&mut leaves)
+    /// Takes everything that is mapped in `newer`, an index for as many blocks. Cost: the parts that
+    /// the two do not share.
+    pub fn overlay(&mut self, newer: &Index) {
+        if self.height == newer.height {
+            self.mapped += self.root.overlay(&newer.root);
+        } else {
+            newer.visit(|block, mapping| {
+                self.set(block, mapping);
+            });
+        }
+    }
+
+    /// Drops at most `leaves` leaves of an index that nobody reads. Returns whether nothing is left.
+    pub fn drop_some(&mut self, mut leaves: usize) -> bool {
+        self.root.drop_some(self.height, &mut leaves)
     }
 
     /// Removes at most `leaves` leaves from an index that nobody reads, passes their mappings to
@@ -297,11 +350,43 @@ mod tests {
                 });
             }
             prop_assert_eq!(found, expected);
-            while !other.release_some(leaves) {}
+            while !other.drop_some(leaves) {}
             drop(other);
             for (&block, &lsn) in &before {
                 prop_assert_eq!(one.get(block).lsn(), Lsn(lsn));
             }
+        }
+
+        /// What lies over an index wins, whatever the two share.
+        #[test]
+        fn what_lies_over_an_index_wins(
+            blocks in prop::collection::vec(prop_oneof![0_u64..3000, 260_000_u64..266_000], 0..300),
+            older in prop::collection::vec(0_u64..266_000, 0..50),
+            newer in prop::collection::vec(0_u64..266_000, 0..50),
+        ) {
+            let mut under = Index::new(1 << 19);
+            for &block in &blocks {
+                under.set(block, Mapping::new(Lsn(block + 1), 7));
+            }
+            let mut over = under.clone();
+            for &block in &older {
+                if under.get(block).is_none() {
+                    under.set(block, Mapping::new(Lsn(1_000_000 + block), 7));
+                }
+            }
+            for &block in &newer {
+                over.set(block, Mapping::new(Lsn(2_000_000 + block), 7));
+            }
+            let mut expected = under.clone();
+            over.visit(|block, mapping| drop(expected.set(block, mapping)));
+            under.overlay(&over);
+            prop_assert_eq!(under.mapped(), expected.mapped());
+            let contents = |index: &Index| {
+                let mut list = Vec::new();
+                index.visit(|block, mapping| list.push((block, mapping)));
+                list
+            };
+            prop_assert_eq!(contents(&under), contents(&expected));
         }
 
         /// The part that is cut out is the content of the range, earlier clones keep it, and it is
@@ -339,6 +424,16 @@ mod tests {
             prop_assert_eq!(&gone, &cut);
             index.note_gone(gone.len() as u64);
             prop_assert_eq!(index.mapped(), model.len() as u64);
+            // Dropping it leaves alone what a clone shares.
+            let mut dropped = before.clone();
+            while !dropped.drop_some(leaves) {}
+            let mut alone = before;
+            let shared = alone.clone();
+            alone.set(0, Mapping::new(Lsn(1), 1));
+            while !alone.drop_some(leaves) {}
+            for &block in &blocks {
+                prop_assert_eq!(shared.get(block).lsn(), Lsn(block + 1));
+            }
         }
     }
 }
