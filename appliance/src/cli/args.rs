@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 use super::archive_args::ArchiveCommand;
 use super::clone_args::{CloneCommand, RollBackOptions};
 use super::point::point_text;
+use super::session_args::SessionCommand;
 use crate::options::{InspectOptions, RecoverOptions, ServeOptions};
 use crate::text::units::SizeBytes;
 
@@ -442,6 +443,8 @@ pub(super) enum RestoreCommand {
     /// Example: varve restore roll-back accounts --at synch:before-upgrade
     #[command(verbatim_doc_comment)]
     RollBack(RollBackOptions),
+    #[command(flatten)]
+    Session(SessionCommand),
 }
 
 /// Which subsystem.

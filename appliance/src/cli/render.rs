@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::cells::{blocks, size};
-use super::{clone_render, render_archive, render_latency};
+use super::{clone_render, render_archive, render_latency, render_session};
 use crate::log::geometry::RESERVE_SLOTS;
 use crate::log::time::{ClockStanding, ClockStatus, SpanBy};
 use crate::text::table::{Table, pairs};
@@ -44,6 +44,10 @@ pub(super) enum View {
     Expiry,
     Keep,
     VerifyPolicy,
+    Session,
+    Sessions,
+    Step,
+    Committed,
     Subsystems,
     Bdevs,
     Histogram,
@@ -82,6 +86,10 @@ pub(super) fn render(view: View, result: &Value) -> String {
         View::Expiry => typed(result, |report| render_archive::expiry(&report)),
         View::Keep => render_archive::keep(result),
         View::VerifyPolicy => render_archive::verify_policy(result),
+        View::Session => typed(result, render_session::session),
+        View::Sessions => typed(result, |sessions: Vec<_>| render_session::sessions(&sessions)),
+        View::Step => typed(result, |step| render_session::step(&step)),
+        View::Committed => committed(result),
         View::Subsystems => subsystem_table(result),
         View::Bdevs => bdev_table(result),
         View::Histogram => typed(result, |report| render_latency::histogram(&report)).flatten(),
@@ -312,6 +320,15 @@ fn synch_table(synchs: &[SynchInfo]) -> String {
         ]);
     }
     table.render("no synchs; varve synch create --label LABEL makes one")
+}
+
+/// How a session ended: the volume, and after a roll-back the snapshot of its state before.
+fn committed(result: &Value) -> Option<String> {
+    let mut text = typed(result.get("volume")?, |volume: VolumeInfo| volume_table(&[volume]))?;
+    if let Some(before) = result.get("before").and_then(|before| SnapshotInfo::deserialize(before).ok()) {
+        text.push_str(&pairs([("Before", format!("snapshot:{} names its state before", before.name))]));
+    }
+    Some(text)
 }
 
 fn snapshot_table(snapshots: &[SnapshotInfo]) -> String {

@@ -9,6 +9,7 @@ use super::args::{
 };
 use super::clone_request;
 use super::render::View;
+use super::session_request::session;
 use crate::archive::service::VerifyPolicy;
 use crate::rpc::DISCOVERY_NQN;
 
@@ -187,6 +188,7 @@ fn restore(command: RestoreCommand) -> Request {
             Request::new("restore_clone", params, View::Clone)
         }
         RestoreCommand::RollBack(options) => clone_request::roll_back(&options),
+        RestoreCommand::Session(command) => session(command),
     }
 }
 

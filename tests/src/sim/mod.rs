@@ -18,6 +18,7 @@ pub mod kept;
 pub mod model;
 pub mod operations;
 pub mod owners;
+pub mod past;
 pub mod rng;
 pub mod shortage;
 pub mod starts;

@@ -7,6 +7,7 @@ mod framework;
 mod nvmf;
 mod pool;
 mod restore;
+mod session;
 mod snapshot;
 mod synch;
 mod volume;
@@ -26,6 +27,7 @@ fn all() -> Vec<Method> {
         restore::methods(),
         clones::methods(),
         archive::methods(),
+        session::methods(),
         bdev::methods(),
         nvmf::methods(),
     ]

@@ -7,8 +7,9 @@ use std::hash::Hash;
 use std::rc::Rc;
 
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
-use super::{Catalog, CatalogImage, CatalogSnapshot, CatalogVolume, GoneImage, Shared};
+use super::{Catalog, CatalogImage, CatalogSession, CatalogSnapshot, CatalogVolume, GoneImage, Shared};
 
 /// The version of this format.
 const CHANGE_VERSION: u32 = 1;
@@ -50,6 +51,9 @@ pub(crate) struct CatalogChange {
     gone_images: Entries<GoneImage, u32>,
     #[serde(default, skip_serializing_if = "Entries::is_empty")]
     snapshots: Entries<CatalogSnapshot, Rc<str>>,
+    /// Sessions, by the UUIDs of their first clones.
+    #[serde(default, skip_serializing_if = "Entries::is_empty")]
+    sessions: Entries<CatalogSession, Uuid>,
 }
 
 impl CatalogChange {
@@ -65,6 +69,7 @@ impl CatalogChange {
             images: entries(&before.images, &after.images, |image| image.id),
             gone_images: entries(&before.gone_images, &after.gone_images, |image| image.id),
             snapshots: Entries { set, gone },
+            sessions: entries(&before.sessions, &after.sessions, CatalogSession::key),
         }
     }
 
@@ -86,10 +91,12 @@ impl CatalogChange {
             catalog.images = before.images;
             catalog.gone_images = before.gone_images;
             catalog.snapshots = before.snapshots;
+            catalog.sessions = before.sessions;
         }
         apply_to(&mut catalog.volumes, self.volumes, |volume| volume.image);
         apply_to(&mut catalog.images, self.images, |image| image.id);
         apply_to(&mut catalog.gone_images, self.gone_images, |image| image.id);
+        apply_to(&mut catalog.sessions, self.sessions, CatalogSession::key);
         for name in &self.snapshots.gone {
             catalog.snapshots.remove(name);
         }
@@ -131,11 +138,11 @@ fn apply_to<T: Clone + Serialize, K: Copy + Eq + Hash>(
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use uuid::Uuid;
 
     use super::*;
     use crate::log::reader::LsnRange;
     use crate::log::{Lsn, SegmentSeq};
+    use crate::volume::catalog::SessionMember;
     use crate::volume::info::ImageParent;
 
     crate::document::numbers!(
@@ -166,12 +173,20 @@ mod tests {
                 gone: vec![2],
             },
             snapshots: Entries { set: vec![snapshot], gone: vec![Rc::from("t")] },
+            sessions: Entries { set: vec![session(1, 1)], gone: vec![Uuid::nil()] },
         };
         crate::document::check_keys("### Change", "| key |", &change);
         let value = serde_json::to_value(&change).expect("plain data");
         let keys: Vec<&String> = value["volumes"].as_object().expect("an object").keys().collect();
         assert_eq!(keys, ["set", "gone"]);
         crate::document::check_says(r#"`{"set":[volume],"gone":[image id]}`"#);
+    }
+
+    fn session(number: u32, at: u64) -> CatalogSession {
+        let clone = Uuid::from_u128(u128::from(number));
+        let member = SessionMember { clone, source: Uuid::nil(), name: "v".to_owned() };
+        let (name, members, verdicts) = (format!("t{number}"), vec![member], Vec::new());
+        CatalogSession { name, made_ns: 1, members, at, time_ns: 1, oldest: at, newest: at, verdicts }
     }
 
     fn volume(image: u32, size_blocks: u64) -> CatalogVolume {
@@ -201,7 +216,7 @@ mod tests {
 
     /// Changes a catalog as one of the pool's changes does.
     fn edit(catalog: &mut Catalog, kind: u8, number: u32) {
-        match kind % 7 {
+        match kind % 9 {
             0 => {
                 let id = catalog.next_image;
                 catalog.next_image += 1;
@@ -223,6 +238,14 @@ mod tests {
             4 => {
                 catalog.snapshots.remove(&format!("s{}", number % 300));
             }
+            7 => {
+                let session = session(number % 40, u64::from(number));
+                let is_it = |known: &CatalogSession| known.key() == session.key();
+                if catalog.sessions.change(is_it, |known| *known = session.clone()).is_none() {
+                    catalog.sessions.push(session);
+                }
+            }
+            8 => catalog.sessions.retain(|known| known.at % 3 != u64::from(number % 3)),
             5 => catalog.add_gap(LsnRange { start: Lsn(u64::from(number)), end: Lsn(u64::from(number) + 3) }),
             _ => catalog.archived_below = SegmentSeq(u64::from(number)),
         }

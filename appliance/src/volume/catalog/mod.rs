@@ -11,6 +11,7 @@
 //! |---|---|
 //! | `shared` | a list whose copies share entries: volumes and images |
 //! | `paged`, `snapshots` | a map whose copies share pages; the snapshots in two of them |
+//! | `sessions` | sessions on points of the past |
 //! | `change` | the difference between two catalogs |
 //! | `ownership` | the pool's claim on its archive |
 //! | `logged` | writes the catalog to the log |
@@ -26,6 +27,7 @@ mod logged;
 mod ownership;
 mod paged;
 mod present;
+mod sessions;
 mod shared;
 mod snapshots;
 mod working_sets;
@@ -42,6 +44,8 @@ pub(super) use generations::Generation;
 pub(super) use logged::{CatalogWriter, room_problem};
 pub use ownership::Ownership;
 pub(super) use present::PresentCatalog;
+pub(crate) use sessions::{CatalogSession, SessionMember, SessionVerdict};
+pub use sessions::{SESSIONS_MAX, VERDICTS_MAX, Verdict};
 pub(crate) use shared::Shared;
 pub(crate) use snapshots::CatalogSnapshot;
 pub(super) use snapshots::Snapshots;
@@ -71,6 +75,9 @@ pub(super) const ROOM_SHARE: usize = 16;
 /// The length of the key of the deleted images in the text, in bytes. The key is omitted if there
 /// are none.
 const GONE_IMAGES_KEY_BYTES: usize = r#","gone_images":"#.len();
+
+/// The same for the sessions.
+const SESSIONS_KEY_BYTES: usize = r#","sessions":"#.len();
 
 /// The version of the text in pools of format 1.
 const CATALOG_VERSION_FIRST: u32 = 1;
@@ -122,6 +129,9 @@ pub(super) struct Catalog {
     /// The pool's claim on its archive.
     #[serde(default)]
     pub(super) ownership: Ownership,
+    /// Sessions on points of the past.
+    #[serde(default, skip_serializing_if = "Shared::is_empty")]
+    pub(super) sessions: Shared<CatalogSession>,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants a reference")]
@@ -240,6 +250,7 @@ impl Default for Catalog {
             gaps: Vec::new(),
             gone_images: Shared::default(),
             ownership: Ownership::default(),
+            sessions: Shared::default(),
         }
     }
 }
@@ -265,8 +276,10 @@ impl Catalog {
         let is_first = format_version < 2;
         let snapshots = if is_first { self.snapshots.clone() } else { Snapshots::default() };
         let rest = Catalog { next_synch: u64::MAX, snapshots, ..self.without_lists() };
-        let lists_bytes =
-            self.volumes.text_bytes() + self.images.text_bytes() + self.gone_images.text_bytes();
+        let lists_bytes = self.volumes.text_bytes()
+            + self.images.text_bytes()
+            + self.gone_images.text_bytes()
+            + if self.sessions.is_empty() { 0 } else { SESSIONS_KEY_BYTES + self.sessions.text_bytes() };
         let pages_bytes = if is_first { 0 } else { self.snapshots.texts_bytes_max() };
         shared::text_bytes_of(&rest) + GONE_IMAGES_KEY_BYTES + lists_bytes + pages_bytes
     }
@@ -290,6 +303,7 @@ impl Catalog {
             gaps: self.gaps.clone(),
             gone_images: Shared::default(),
             ownership: self.ownership,
+            sessions: Shared::default(),
         }
     }
 
@@ -547,6 +561,21 @@ mod tests {
         crate::document::check_says("One sixteenth of it is reserved for what grows by itself");
     }
 
+    fn session() -> CatalogSession {
+        let verdict = SessionVerdict { lsn: 1, time_ns: 1, verdict: Verdict::Good };
+        let (clone, source) = (Uuid::from_u128(1), Uuid::nil());
+        CatalogSession {
+            name: "s".to_owned(),
+            made_ns: 1,
+            members: vec![SessionMember { clone, source, name: "a".to_owned() }],
+            at: 1,
+            time_ns: 1,
+            oldest: 1,
+            newest: 1,
+            verdicts: vec![verdict],
+        }
+    }
+
     /// A catalog that has every key.
     fn whole() -> Catalog {
         let parent = ImageParent { image: 1, lsn: 300 };
@@ -579,6 +608,7 @@ mod tests {
             gaps: vec![range(1, 2)],
             gone_images: Shared::from_iter([GoneImage { id: 3, parent, born_lsn: 1, gone_lsn: 2 }]),
             ownership: Ownership { rehearsal_lsn: Some(Lsn(1)), ..Ownership::default() },
+            sessions: Shared::from_iter([session()]),
             ..Catalog::default()
         }
     }
@@ -594,6 +624,7 @@ mod tests {
         crate::document::check_keys(section, "| volume |", volume);
         crate::document::check_keys(section, "| image |", image);
         crate::document::check_keys(section, "| ownership |", &catalog.ownership);
+        crate::document::check_keys(section, "| session |", &session());
         let keys = |value: serde_json::Value| {
             let keys = value.as_object().expect("an object").keys().map(|key| format!("\"{key}\""));
             format!("{{{}}}", keys.collect::<Vec<_>>().join(","))
@@ -606,6 +637,15 @@ mod tests {
         crate::document::check_says(&format!("| `resident` | `{}` |", keys(resident)));
         let parent = serde_json::to_value(image.parent).expect("plain data");
         crate::document::check_says(&format!("| `parent` | null or `{}` |", keys(parent)));
+        let session = serde_json::to_value(session()).expect("plain data");
+        crate::document::check_says(&format!(
+            "| `members` | list of `{}` |",
+            keys(session["members"][0].clone())
+        ));
+        crate::document::check_says(&format!(
+            "| `verdicts` | list of `{}`",
+            keys(session["verdicts"][0].clone())
+        ));
         let snapshots = serde_json::to_value(&catalog.snapshots).expect("plain data");
         crate::document::check_says(&format!("A snapshot is `{}`.", keys(snapshots[0].clone())));
     }

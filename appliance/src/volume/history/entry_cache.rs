@@ -7,19 +7,17 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 
 use crate::log::{Lsn, SegmentSeq};
-use crate::volume::error::VolumeError;
-use crate::volume::history::known::Known;
-use crate::volume::pool::Pool;
+use crate::volume::history::known_content::Known;
 
 /// How many segments are kept.
 const CACHE_SEGMENTS: usize = 8;
 
 /// A segment's entries, as they were when they were loaded.
-struct Cached {
-    sequence: SegmentSeq,
-    known: Rc<Known>,
-    /// Whether nothing can be appended to the segment since.
-    is_closed: bool,
+pub(in crate::volume) struct Cached {
+    pub(in crate::volume) sequence: SegmentSeq,
+    pub(in crate::volume) known: Rc<Known>,
+    /// Whether nothing can have been appended to the segment since.
+    pub(in crate::volume) is_closed: bool,
 }
 
 /// The segments that were used last, newest use first.
@@ -35,37 +33,24 @@ impl EntryCache {
         self.loads
     }
 
-    fn take(&mut self, sequence: SegmentSeq) -> Option<Cached> {
+    /// The entries of a segment, if they are here with everything at or before `up_to`.
+    pub(in crate::volume) fn find(&mut self, sequence: SegmentSeq, up_to: Lsn) -> Option<Rc<Known>> {
         let at = self.segments.iter().position(|cached| cached.sequence == sequence)?;
-        self.segments.remove(at)
+        let cached = self.segments.remove(at)?;
+        let is_enough = cached.is_closed || cached.known.entries.end_lsn() > up_to;
+        is_enough.then(|| self.put(cached))
     }
 
-    fn keep(&mut self, cached: Cached) -> Rc<Known> {
+    /// Keeps the entries of a segment that were just loaded.
+    pub(in crate::volume) fn keep(&mut self, cached: Cached) -> Rc<Known> {
+        self.loads += 1;
+        self.put(cached)
+    }
+
+    fn put(&mut self, cached: Cached) -> Rc<Known> {
         self.segments.truncate(CACHE_SEGMENTS - 1);
         let known = Rc::clone(&cached.known);
         self.segments.push_front(cached);
         known
-    }
-}
-
-impl Pool {
-    /// The known content of a segment, with everything at or before `up_to` that is in the log.
-    ///
-    /// # Errors
-    /// As [`known_of`](Self::known_of).
-    pub(in crate::volume) async fn cached_known(
-        &self,
-        cache: &mut EntryCache,
-        sequence: SegmentSeq,
-        up_to: Lsn,
-    ) -> Result<Rc<Known>, VolumeError> {
-        let is_enough = |cached: &Cached| cached.is_closed || cached.known.entries.end_lsn() > up_to;
-        if let Some(cached) = cache.take(sequence).filter(is_enough) {
-            return Ok(cache.keep(cached));
-        }
-        let is_closed = self.log.borrow().table().next_sequence() > sequence.next();
-        cache.loads += 1;
-        let known = Rc::new(self.known_of(sequence).await?);
-        Ok(cache.keep(Cached { sequence, known, is_closed }))
     }
 }

@@ -5,6 +5,8 @@
 //! | `point` | how an operator names a point |
 //! | `past` | what a point is, which volumes there were, and the index of an image there |
 //! | `known` | the entries of a segment, from the device and the archive together |
+//! | `known_content` | what is known of a segment |
+//! | `volume_then`, `past_volume` | a volume in the catalog of a position, and with its index there |
 //! | `entry_cache` | a few segments' entries, for whoever moves along the log |
 //! | `reigns` | which image a volume had in which stretch of the log |
 //! | `commands` | counts hosts' commands along the log |
@@ -27,11 +29,14 @@ pub(in crate::volume) mod event;
 pub(in crate::volume) mod events;
 pub(crate) mod inspect;
 pub(in crate::volume) mod known;
+pub(in crate::volume) mod known_content;
 pub(in crate::volume) mod past;
+pub(in crate::volume) mod past_volume;
 pub(in crate::volume) mod point;
 pub(in crate::volume) mod reigns;
 mod reset;
 mod roll_back;
 pub(in crate::volume) mod synchs;
+pub(in crate::volume) mod volume_then;
 pub(in crate::volume) mod walk;
 pub(in crate::volume) mod walk_check;

@@ -42,6 +42,7 @@ impl Pool {
         point: Option<Point>,
     ) -> Result<VolumeInfo, VolumeError> {
         let (id, uuid) = self.identity_of(&name)?;
+        self.refuse_session_clone(uuid)?;
         let expiries = self.expiries();
         let origin = self.origin_of(id, uuid, &name).await?;
         let point = point.unwrap_or(Point::Lsn(origin.lsn.0));

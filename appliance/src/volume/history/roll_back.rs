@@ -47,6 +47,7 @@ impl Pool {
     ) -> Result<RollBackInfo, VolumeError> {
         let started = Instant::now();
         let (id, uuid) = self.identity_of(&volume)?;
+        self.refuse_session_clone(uuid)?;
         let expiries = self.expiries();
         let at = Rc::clone(&self).resolve(point).await?;
         let (to, report) = self.past_state(uuid, &at).await?;

@@ -31,6 +31,7 @@ use crate::volume::catalog::{Catalog, CatalogVolume};
 use crate::volume::error::VolumeError;
 use crate::volume::history::entry_cache::EntryCache;
 use crate::volume::history::past::{Nowhere, ScanReport};
+pub(in crate::volume) use crate::volume::history::past_volume::PastVolume;
 use crate::volume::history::reigns::VolumeThen;
 use crate::volume::image::index::{Index, IndexBuilder, Mapping, RangeSet};
 use crate::volume::manage::operations::VOLUME_BLOCKS_MAX;
@@ -75,51 +76,6 @@ impl WalkReport {
     fn add_scan(&mut self, scan: &ScanReport) {
         self.entries_scanned += scan.entries_scanned;
         self.segments_read += scan.segments_touched;
-    }
-}
-
-/// A volume at a position. See the module's documentation.
-#[derive(Clone)]
-pub(in crate::volume) struct PastVolume {
-    then: VolumeThen,
-    /// The catalog there.
-    catalog: Catalog,
-    at: Lsn,
-    index: Index,
-    /// Mappings below this LSN are not certain; 0 if all are.
-    uncertain_below: Lsn,
-}
-
-impl PastVolume {
-    /// A volume whose index at a position is known already.
-    pub(in crate::volume) fn known(
-        then: VolumeThen,
-        catalog: Catalog,
-        at: Lsn,
-        index: Index,
-        uncertain_below: Lsn,
-    ) -> Self {
-        PastVolume { then, catalog, at, index, uncertain_below }
-    }
-
-    pub(in crate::volume) fn then(&self) -> &VolumeThen {
-        &self.then
-    }
-
-    pub(in crate::volume) fn catalog(&self) -> &Catalog {
-        &self.catalog
-    }
-
-    pub(in crate::volume) fn at(&self) -> Lsn {
-        self.at
-    }
-
-    pub(in crate::volume) fn index(&self) -> &Index {
-        &self.index
-    }
-
-    pub(in crate::volume) fn uncertain_below(&self) -> Lsn {
-        self.uncertain_below
     }
 }
 
@@ -257,7 +213,7 @@ impl Pool {
         let mut report = WalkReport { opened_anew: true, ..WalkReport::default() };
         report.add_scan(&scan);
         let uncertain_below = scan.uncertain_below.max(known_below);
-        Ok((PastVolume { then, catalog, at, index, uncertain_below }, report))
+        Ok((PastVolume::known(then, catalog, at, index, uncertain_below), report))
     }
 
     /// Moves a volume to another position, which is the end of a command. `touched` gets the blocks
@@ -273,15 +229,15 @@ impl Pool {
         cache: &mut EntryCache,
         touched: Option<&mut RangeSet>,
     ) -> Result<WalkReport, VolumeError> {
-        if to == past.at {
+        if to == past.at() {
             return Ok(WalkReport::default());
         }
         let loads = cache.loads();
         let mut moved = Move {
-            image: past.then.image,
-            after: past.at.min(to),
-            up_to: past.at.max(to),
-            index: past.index.clone(),
+            image: past.then().image,
+            after: past.at().min(to),
+            up_to: past.at().max(to),
+            index: past.index().clone(),
             end_block: 0,
             is_catalog_changed: false,
             before: HashMap::new(),
@@ -289,28 +245,28 @@ impl Pool {
             touched: touched.is_some().then(RangeSet::default),
             report: WalkReport::default(),
         };
-        let is_forward = to > past.at;
+        let is_forward = to > past.at();
         let there = if self.is_walkable(past, &moved, is_forward) {
             self.pass(past, &mut moved, is_forward, cache).await?
         } else {
             None
         };
         let Some(There { then, catalog, uncertain_below }) = there else {
-            let (opened, mut report) = self.past_volume(past.then.uuid, to).await?;
+            let (opened, mut report) = self.past_volume(past.then().uuid, to).await?;
             report.segments_read += cache.loads() - loads;
             report.entries += moved.report.entries;
             if let Some(touched) = touched {
-                touched.insert(0, opened.then.size_blocks.max(past.then.size_blocks));
+                touched.insert(0, opened.then().size_blocks.max(past.then().size_blocks));
             }
-            release(std::mem::replace(past, opened).index).await;
+            release(std::mem::replace(past, opened).into_index()).await;
             return Ok(report);
         };
         if let (Some(touched), Some(of_move)) = (touched, &moved.touched) {
             of_move.iter().for_each(|(start, end)| touched.insert(start, end));
         }
         moved.report.segments_read += cache.loads() - loads;
-        let there = PastVolume { then, catalog, at: to, index: moved.index, uncertain_below };
-        release(std::mem::replace(past, there).index).await;
+        let there = PastVolume::known(then, catalog, to, moved.index, uncertain_below);
+        release(std::mem::replace(past, there).into_index()).await;
         Ok(moved.report)
     }
 
@@ -319,7 +275,7 @@ impl Pool {
         let geometry = self.log.borrow().geometry();
         let (first, last) = (geometry.sequence_of(moved.after), geometry.sequence_of(moved.up_to));
         // What was uncertain may have been certain before.
-        last.0 - first.0 <= self.working_set_at(last) + 1 && (is_forward || past.uncertain_below.0 == 0)
+        last.0 - first.0 <= self.working_set_at(last) + 1 && (is_forward || past.uncertain_below().0 == 0)
     }
 
     /// Moves over the entries between. Returns what the catalog has there; `None` if the volume must
@@ -372,11 +328,11 @@ impl Pool {
         }
         self.undo(moved, cache).await?;
         let to = if is_forward { moved.up_to } else { moved.after };
-        let mut uncertain_below = past.uncertain_below;
-        let (mut then, mut catalog) = (past.then.clone(), past.catalog.clone());
+        let mut uncertain_below = past.uncertain_below();
+        let (mut then, mut catalog) = (past.then().clone(), past.catalog().clone());
         if moved.is_catalog_changed || moved.rebuild.iter().next().is_some() {
-            let (found, of_there) = self.volume_then(past.then.uuid, to).await?;
-            if !found.continues(&past.then) {
+            let (found, of_there) = self.volume_then(past.then().uuid, to).await?;
+            if !found.continues(past.then()) {
                 return Ok(None);
             }
             (then, catalog) = (found, of_there);
@@ -384,7 +340,7 @@ impl Pool {
                 uncertain_below = uncertain_below.max(self.rebuild(&catalog, &then, to, moved).await?);
             }
         }
-        let size_blocks = then.size_blocks.max(past.then.size_blocks);
+        let size_blocks = then.size_blocks.max(past.then().size_blocks);
         if moved.end_block > size_blocks {
             // An entry that the volume cannot have.
             return Ok(None);

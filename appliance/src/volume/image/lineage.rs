@@ -1,7 +1,7 @@
 //! What the retention rules need to know of a pool, apart from its archive.
 
 use crate::archive::retention::{
-    ArchiveView, ArchivedSegment, Generation, SegmentRange, SnapshotPoint, SynchPoint,
+    ArchiveView, ArchivedSegment, Generation, SegmentRange, SessionPoints, SnapshotPoint, SynchPoint,
 };
 use crate::log::reader::LsnRange;
 use crate::log::time::ClockStatus;
@@ -23,6 +23,8 @@ pub struct Lineage {
     pub synchs: Vec<SynchPoint>,
     /// The snapshots.
     pub snapshots: Vec<SnapshotPoint>,
+    /// The sessions on points of the past.
+    pub sessions: Vec<SessionPoints>,
     /// The images with a parent: those that exist now, and deleted ones while points at which they
     /// existed may be kept.
     pub generations: Vec<Generation>,
@@ -57,6 +59,7 @@ impl Lineage {
             segments,
             synchs: &self.synchs,
             snapshots: &self.snapshots,
+            sessions: &self.sessions,
             generations: &self.generations,
             gaps: &self.gaps,
             on_primary: &self.on_primary,
@@ -81,6 +84,11 @@ impl Pool {
             .snapshots
             .iter()
             .map(|snapshot| SnapshotPoint { lsn: Lsn(snapshot.lsn), name: snapshot.name.to_string() });
+        let sessions = catalog.sessions.iter().map(|session| SessionPoints {
+            oldest: Lsn(session.oldest),
+            newest: Lsn(session.newest),
+            name: session.name.clone(),
+        });
         let segment_blocks = log.geometry().segment_blocks;
         let generations = catalog.images.iter().filter_map(|image| {
             image.parent.map(|parent| Generation {
@@ -117,6 +125,7 @@ impl Pool {
             on_primary,
             synchs: synchs.collect(),
             snapshots: snapshots.collect(),
+            sessions: sessions.collect(),
             generations: generations.chain(gone).collect(),
             change_lsn: state.catalog.change_lsn(),
             gaps: catalog.gaps.iter().chain(&catalog.lost).copied().collect(),

@@ -418,6 +418,17 @@ impl Volume {
         is_new
     }
 
+    /// Replaces an inherited mapping by another of the same content, if the block still has it.
+    pub(in crate::volume) fn settle(&mut self, block: u64, from: Mapping, to: Mapping) {
+        assert!(from.lsn() <= self.resident_above && to.lsn() <= self.resident_above, "both are inherited");
+        if let VolumeIndex::Ready(index) = &mut self.index
+            && index.get(block) == from
+            && !to.is_none()
+        {
+            index.set(block, to);
+        }
+    }
+
     /// Counts the resident blocks of a volume that has just been added. Returns how many there are.
     pub(in crate::volume) fn count_resident(&mut self, log: &mut Log) -> u64 {
         let above = self.resident_above;

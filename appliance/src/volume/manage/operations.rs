@@ -93,6 +93,7 @@ impl Pool {
                 if self.leaves_nothing(catalog, image) {
                     catalog.images.remove(|known| known.id == image);
                 }
+                catalog.forget_sessions();
                 self.prune_images(catalog, head);
                 Ok(())
             })

@@ -19,6 +19,7 @@ pub(super) struct World {
     pub(super) segments: Vec<ArchivedSegment>,
     pub(super) synchs: Vec<SynchPoint>,
     pub(super) snapshots: Vec<SnapshotPoint>,
+    pub(super) sessions: Vec<SessionPoints>,
     pub(super) generations: Vec<Generation>,
     pub(super) gaps: Vec<LsnRange>,
     pub(super) never_before: SegmentSeq,
@@ -36,6 +37,7 @@ impl World {
             segments: &self.segments,
             synchs: &self.synchs,
             snapshots: &self.snapshots,
+            sessions: &self.sessions,
             generations: &self.generations,
             gaps: &self.gaps,
             never_before: self.never_before,
@@ -96,6 +98,7 @@ pub(super) fn any_world() -> impl Strategy<Value = World> {
         let head = seeds.len() as u64 * SEGMENT_BLOCKS + 15;
         let synchs = proptest::collection::vec((0..head, 0..END_S, "[ab]"), 0..5);
         let snapshots = proptest::collection::vec(0..head, 0..2);
+        let sessions = proptest::collection::vec((0..head, 0..head), 0..2);
         let generation = (1..head, 0..=100_u64, proptest::option::weighted(0.6, 0..head), 0..100_usize);
         let generations = proptest::collection::vec(generation, 0..5);
         let gaps = proptest::collection::vec((0..head, 1..8_u64), 0..2);
@@ -103,8 +106,10 @@ pub(super) fn any_world() -> impl Strategy<Value = World> {
         let released = proptest::collection::vec(1..6_u64, 0..3);
         let working_sets = proptest::collection::vec(0..5_u64, 1..18);
         let primary = (never_before, released, working_sets);
-        (Just(segments(seeds)), synchs, snapshots, generations, gaps, primary).prop_map(
-            |(segments, synchs, snapshots, mut generations, gaps, (never_before, released, working_sets))| {
+        let pinned = (snapshots, sessions);
+        (Just(segments(seeds)), synchs, pinned, generations, gaps, primary).prop_map(
+            |(segments, synchs, pinned, mut generations, gaps, (never_before, released, working_sets))| {
+                let (snapshots, sessions) = pinned;
                 generations.sort_by_key(|&(born, ..)| born);
                 World {
                     segments,
@@ -121,6 +126,14 @@ pub(super) fn any_world() -> impl Strategy<Value = World> {
                     snapshots: snapshots
                         .into_iter()
                         .map(|lsn| SnapshotPoint { lsn: Lsn(lsn), name: "s".to_owned() })
+                        .collect(),
+                    sessions: sessions
+                        .into_iter()
+                        .map(|(one, other)| SessionPoints {
+                            oldest: Lsn(one.min(other)),
+                            newest: Lsn(one.max(other)),
+                            name: "t".to_owned(),
+                        })
                         .collect(),
                     generations: generations
                         .into_iter()

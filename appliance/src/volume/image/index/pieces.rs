@@ -180,11 +180,9 @@ impl Node {
                     let next = match (&one.children[slot as usize], was) {
                         (Some(child), was) => child.differences(was, place, leaves, visit),
                         // The same with the sides swapped.
-                        (None, Some(was)) => {
-                            was.differences(None, place, leaves, &mut |block, was, none| {
-                                visit(block, none, was);
-                            })
-                        }
+                        (None, Some(was)) => was.differences(None, place, leaves, &mut |block, was, none| {
+                            visit(block, none, was);
+                        }),
                         (None, None) => None,
                     };
                     if let Some(next) = next {
