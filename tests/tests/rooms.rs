@@ -47,6 +47,7 @@ const OWNED: &[(&str, &str)] = &[
     ("Volumes", "volume/image/volumes.rs"),
     ("VolumeEvents", "volume/history/events.rs"),
     ("Synchs", "volume/history/synchs.rs"),
+    ("Sessions", "volume/session/state.rs"),
     ("PresentCatalog", "volume/catalog/present.rs"),
     ("Capacity", "volume/space/capacity.rs"),
     ("Reshaping", "volume/space/reshaping.rs"),

@@ -8,7 +8,9 @@ use clap::{Args, Parser, Subcommand};
 use serde_json::{Map, Value, json};
 
 use super::archive_args::ArchiveCommand;
+use super::clone_args::{CloneCommand, RollBackOptions};
 use super::point::point_text;
+use super::session_args::SessionCommand;
 use crate::options::{InspectOptions, RecoverOptions, ServeOptions};
 use crate::text::units::SizeBytes;
 
@@ -123,6 +125,9 @@ pub(super) enum CallCommand {
     #[command(verbatim_doc_comment)]
     #[command(subcommand)]
     Restore(RestoreCommand),
+    /// Clones: their space, going back to their origin, taking its place.
+    #[command(subcommand)]
+    Clone(CloneCommand),
     /// The NVMe-oF target: subsystems, listeners, connections.
     #[command(subcommand)]
     Nvmf(NvmfCommand),
@@ -226,6 +231,19 @@ pub(super) enum VolumeCommand {
         /// The name of the volume.
         name: String,
         /// Delete it also while hosts are connected to it: they lose it at once.
+        #[arg(long)]
+        force: bool,
+    },
+    /// Give a volume another name, under which hosts find it then.
+    ///
+    /// Example: varve volume rename accounts-before accounts
+    #[command(verbatim_doc_comment)]
+    Rename {
+        /// The name of the volume.
+        name: String,
+        /// Its new name.
+        to: String,
+        /// Rename it also while hosts are connected to it: they lose it at once.
         #[arg(long)]
         force: bool,
     },
@@ -417,6 +435,16 @@ pub(super) enum RestoreCommand {
         #[arg(long)]
         read_only: bool,
     },
+    /// Roll a volume back in place: it shows, and goes on from, its state at a point.
+    ///
+    /// The state before is named by a snapshot, which the answer shows; rolling back to it undoes the
+    /// roll-back.
+    ///
+    /// Example: varve restore roll-back accounts --at synch:before-upgrade
+    #[command(verbatim_doc_comment)]
+    RollBack(RollBackOptions),
+    #[command(flatten)]
+    Session(SessionCommand),
 }
 
 /// Which subsystem.

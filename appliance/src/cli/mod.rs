@@ -2,7 +2,8 @@
 //! work, and a thin client of the JSON-RPC plane for everything else.
 //!
 //! `archive seal`, `expire` and `verify` and `volume hydrate` start long jobs and watch them; `top`
-//! calls repeatedly; `volume import` and `export` also connect as a host. Every other command makes
+//! calls repeatedly; `volume import` and `export`, and `restore bisect --check`, also connect as a
+//! host. Every other command makes
 //! one call and shows its result: as tables for people, or with `--json` exactly as received. An
 //! error is one line on standard error, with exit code 1; the exit code is 2 if the command line
 //! itself is wrong.
@@ -13,6 +14,10 @@ mod archive_args;
 mod args;
 mod cells;
 mod client;
+#[expect(clippy::doc_markdown, reason = "help texts, which a terminal shows as they are")]
+mod clone_args;
+mod clone_render;
+mod clone_request;
 mod configure;
 mod listener;
 mod output;
@@ -20,7 +25,12 @@ mod point;
 mod render;
 mod render_archive;
 mod render_latency;
+mod render_session;
 mod request;
+mod session;
+#[expect(clippy::doc_markdown, reason = "help texts, which a terminal shows as they are")]
+mod session_args;
+mod session_request;
 mod top;
 mod transfer;
 
@@ -34,8 +44,9 @@ use clap::Parser;
 pub use client::{Client, ClientError, DEFAULT_ANSWER_TIMEOUT};
 
 use self::archive_args::ArchiveCommand;
-use self::args::{CallCommand, Cli, Command, NvmfCommand, PoolCommand, VolumeCommand};
+use self::args::{CallCommand, Cli, Command, NvmfCommand, PoolCommand, RestoreCommand, VolumeCommand};
 use self::output::{one_line, print};
+use self::session_args::SessionCommand;
 use crate::options::{
     CommandError, DEFAULT_SOCKET, InspectOptions, RecoverOptions, SYSTEM_SOCKET, ServeOptions,
 };
@@ -123,6 +134,9 @@ fn carry_out(cli: Cli, local: &dyn LocalCommands, output: &mut dyn Write) -> Res
         }
         Command::Call(CallCommand::Volume(VolumeCommand::Export(options))) => {
             return transfer::export(&mut connect(rpc, timeout_s)?, &options, json, output);
+        }
+        Command::Call(CallCommand::Restore(RestoreCommand::Session(SessionCommand::Bisect(options)))) => {
+            return session::bisect(&mut connect(rpc, timeout_s)?, &options, json, output);
         }
         Command::Call(CallCommand::Nvmf(NvmfCommand::SubsystemAddListener(args)))
             if args.address.port() == 0 && !json =>

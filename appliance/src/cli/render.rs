@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::cells::{blocks, size};
-use super::{render_archive, render_latency};
+use super::{clone_render, render_archive, render_latency, render_session};
 use crate::log::geometry::RESERVE_SLOTS;
 use crate::log::time::{ClockStanding, ClockStatus, SpanBy};
 use crate::text::table::{Table, pairs};
@@ -35,6 +35,8 @@ pub(super) enum View {
     Snapshots,
     Point,
     Clone,
+    Clones,
+    RollBack,
     Clock,
     Archive,
     ArchivedObjects,
@@ -42,6 +44,10 @@ pub(super) enum View {
     Expiry,
     Keep,
     VerifyPolicy,
+    Session,
+    Sessions,
+    Step,
+    Committed,
     Subsystems,
     Bdevs,
     Histogram,
@@ -71,6 +77,8 @@ pub(super) fn render(view: View, result: &Value) -> String {
         View::Snapshots => typed(result, |snapshots: Vec<SnapshotInfo>| snapshot_table(&snapshots)),
         View::Point => typed(result, |point: ResolvedPoint| point_text(&point)),
         View::Clone => typed(result, |clone: CloneInfo| clone_text(&clone)),
+        View::Clones => typed(result, |clones: Vec<_>| clone_render::clones(&clones)),
+        View::RollBack => typed(result, |done| clone_render::roll_back(&done)),
         View::Clock => typed(result, |clock: ClockStatus| clock_text(&clock, result)),
         View::Archive => typed(result, |report| render_archive::status(&report)),
         View::ArchivedObjects => typed(result, |objects: Vec<_>| render_archive::objects(&objects)),
@@ -78,6 +86,10 @@ pub(super) fn render(view: View, result: &Value) -> String {
         View::Expiry => typed(result, |report| render_archive::expiry(&report)),
         View::Keep => render_archive::keep(result),
         View::VerifyPolicy => render_archive::verify_policy(result),
+        View::Session => typed(result, render_session::session),
+        View::Sessions => typed(result, |sessions: Vec<_>| render_session::sessions(&sessions)),
+        View::Step => typed(result, |step| render_session::step(&step)),
+        View::Committed => committed(result),
         View::Subsystems => subsystem_table(result),
         View::Bdevs => bdev_table(result),
         View::Histogram => typed(result, |report| render_latency::histogram(&report)).flatten(),
@@ -312,6 +324,15 @@ fn synch_table(synchs: &[SynchInfo]) -> String {
         ]);
     }
     table.render("no synchs; varve synch create --label LABEL makes one")
+}
+
+/// How a session ended: the volume, and after a roll-back the snapshot of its state before.
+fn committed(result: &Value) -> Option<String> {
+    let mut text = typed(result.get("volume")?, |volume: VolumeInfo| volume_table(&[volume]))?;
+    if let Some(before) = result.get("before").and_then(|before| SnapshotInfo::deserialize(before).ok()) {
+        text.push_str(&pairs([("Before", format!("snapshot:{} names its state before", before.name))]));
+    }
+    Some(text)
 }
 
 fn snapshot_table(snapshots: &[SnapshotInfo]) -> String {

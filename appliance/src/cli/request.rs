@@ -7,7 +7,9 @@ use super::args::{
     BdevCommand, CallCommand, FrameworkCommand, ListenerArgs, NvmfCommand, PoolCommand, RestoreCommand,
     SnapshotCommand, SpdkCommand, SubsystemArgs, SynchCommand, ThreadCommand, VolumeCommand,
 };
+use super::clone_request;
 use super::render::View;
+use super::session_request::session;
 use crate::archive::service::VerifyPolicy;
 use crate::rpc::DISCOVERY_NQN;
 
@@ -20,7 +22,7 @@ pub(super) struct Request {
 
 impl Request {
     /// `params` is an object; null members are left out, as SPDK's client does.
-    fn new(method: &str, params: Value, view: View) -> Self {
+    pub(super) fn new(method: &str, params: Value, view: View) -> Self {
         let params = match params {
             Value::Object(members) => members.into_iter().filter(|(_, value)| !value.is_null()).collect(),
             _ => Map::new(),
@@ -38,6 +40,7 @@ impl From<CallCommand> for Request {
             CallCommand::Archive(command) => archive(command),
             CallCommand::Snapshot(command) => snapshot(command),
             CallCommand::Restore(command) => restore(command),
+            CallCommand::Clone(command) => clone_request::clone(&command),
             CallCommand::Nvmf(command) => nvmf(command),
             CallCommand::Bdev(command) => bdev(command),
             CallCommand::Framework(command) => framework(command),
@@ -98,6 +101,7 @@ fn volume(command: VolumeCommand) -> Request {
         // These need more than one call; see `transfer`.
         VolumeCommand::Import(_) | VolumeCommand::Export(_) => unreachable!("it is no call"),
         VolumeCommand::Hydrate { name } => Request::new("volume_hydrate", json!({"name": name}), View::Json),
+        VolumeCommand::Rename { name, to, force } => clone_request::rename(&name, &to, force),
         VolumeCommand::Histogram { name, enable: false, disable: false, .. } => {
             Request::new("bdev_get_histogram", json!({"name": name}), View::Histogram)
         }
@@ -183,6 +187,8 @@ fn restore(command: RestoreCommand) -> Request {
             }
             Request::new("restore_clone", params, View::Clone)
         }
+        RestoreCommand::RollBack(options) => clone_request::roll_back(&options),
+        RestoreCommand::Session(command) => session(command),
     }
 }
 

@@ -117,6 +117,41 @@ impl SegmentEntries {
         })
     }
 
+    /// The entries of a record with their positions, newest first.
+    pub fn placed_backward(line: RecordLine, entries: &[Entry]) -> impl Iterator<Item = PlacedEntry> {
+        let mut next = line.lsn().plus(line.data_blocks());
+        entries.iter().rev().map(move |&entry| {
+            let lsn = next;
+            if entry.has_data() {
+                next = Lsn(lsn.0 - 1);
+            }
+            PlacedEntry { entry, lsn, time_ns: line.time_ns() }
+        })
+    }
+
+    /// The records that have an entry after `after` and may have one at or before `up_to`.
+    pub fn records_between(&self, after: Lsn, up_to: Lsn) -> std::ops::Range<usize> {
+        let from = self.lines_while(|line| line.end_lsn() <= after.plus(1));
+        from..self.lines_while(|line| line.lsn() <= up_to).max(from)
+    }
+
+    /// How many lines from the first on match.
+    fn lines_while(&self, is_before: impl Fn(RecordLine) -> bool) -> usize {
+        self.lines.partition_point(|&at| is_before(zerocopy::transmute!(self.units[at as usize])))
+    }
+
+    /// Where the last record ends; LSN 0 if there is none.
+    pub fn end_lsn(&self) -> Lsn {
+        self.len().checked_sub(1).map_or(Lsn(0), |last| self.record(last).0.end_lsn())
+    }
+
+    /// The entry whose data block is at `lsn`.
+    pub fn at(&self, lsn: Lsn) -> Option<PlacedEntry> {
+        let index = self.lines_while(|line| line.lsn() < lsn);
+        let (line, entries) = self.record(index.checked_sub(1)?);
+        SegmentEntries::placed(line, entries).find(|placed| placed.lsn == lsn && placed.entry.has_data())
+    }
+
     /// Calls `visit` for each entry at or before `up_to`, newest first, until it returns `false`.
     pub fn visit_backward(&self, up_to: Lsn, mut visit: impl FnMut(PlacedEntry) -> bool) {
         for (line, entries) in self.records().rev() {

@@ -238,9 +238,14 @@ impl SegmentTable {
     /// Notes that an index now points to a block of the segment. An inactive segment returns into
     /// use: in a pool without an archive, a clone of the past keeps what it inherits.
     pub fn count_live(&mut self, sequence: SegmentSeq) {
+        self.count_live_blocks(sequence, 1);
+    }
+
+    /// The same for several blocks of the segment.
+    pub fn count_live_blocks(&mut self, sequence: SegmentSeq, blocks: u64) {
         let Some(segment) = self.get_mut(sequence) else { return };
         debug_assert!(segment.phase != Phase::Released, "nothing becomes live in a segment that is gone");
-        segment.live += 1;
+        segment.live += blocks;
         segment.dead_at = None;
         if segment.phase == Phase::Inactive {
             segment.phase = Phase::InUse;

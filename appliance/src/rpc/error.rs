@@ -112,9 +112,9 @@ pub enum RpcError {
         /// The requested value.
         wanted: String,
     },
-    /// A volume to be deleted is in use by hosts.
+    /// A volume that hosts use is to be deleted or changed.
     #[error(
-        "the volume '{name}' is in use by {}; disconnect them first (`nvme disconnect`), or delete it anyway with --force (\"force\": true)",
+        "the volume '{name}' is in use by {}; disconnect them first (`nvme disconnect`), or {what} anyway with --force (\"force\": true)",
         in_words(hosts)
     )]
     VolumeInUse {
@@ -122,6 +122,8 @@ pub enum RpcError {
         name: String,
         /// The names of the hosts.
         hosts: Vec<String>,
+        /// What was asked for, like `delete it`.
+        what: &'static str,
     },
     /// An object that is not a volume does not exist.
     #[error("there is no {kind} '{name}'; {advice}")]
@@ -231,7 +233,7 @@ mod tests {
             (VolumeError::Failed { reason: name() }.into(), -5),
             (VolumeError::Archive { reason: name() }.into(), -5),
             (VolumeError::ArchiveAway { reason: name() }.into(), -5),
-            (RpcError::VolumeInUse { name: name(), hosts: vec![name()] }, -16),
+            (RpcError::VolumeInUse { name: name(), hosts: vec![name()], what: "delete it" }, -16),
             (RpcError::Parse { reason: name() }, -32700),
             (RpcError::InvalidRequest { reason: name() }, -32600),
             (RpcError::MethodNotFound { method: name(), suggestion: None }, -32601),

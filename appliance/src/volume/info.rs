@@ -404,6 +404,54 @@ pub struct CloneInfo {
     pub elapsed_us: u64,
 }
 
+/// A clone as `clone_list` shows it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CloneSpace {
+    /// Its name.
+    pub name: String,
+    /// The present name of the volume whose state it began with; `None`: it was deleted, or has
+    /// another image now.
+    pub origin: Option<String>,
+    /// Where it began.
+    pub parent: ImageParent,
+    /// Its state.
+    pub state: VolumeState,
+    /// While it is loading: how much of what it inherited was looked up, in percent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loading_percent: Option<u64>,
+    /// Whether what it inherited is being copied.
+    pub hydrating: bool,
+    /// Whether hosts may not write.
+    pub read_only: bool,
+    /// Blocks that only it has: they become free when it is deleted.
+    pub own_blocks: u64,
+    /// Blocks that it inherited, and that take no room for it.
+    pub shared_blocks: u64,
+}
+
+/// The answer of `restore_roll_back`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RollBackInfo {
+    /// The volume.
+    pub volume: VolumeInfo,
+    /// The point whose state it has now.
+    pub point: ResolvedPoint,
+    /// The snapshot that names the state before.
+    pub before: SnapshotInfo,
+    /// How many blocks of the state were in the working set, and stay there.
+    pub resident_blocks: u64,
+    /// How many are read from where they are, and hydrated in the background.
+    pub inherited_blocks: u64,
+    /// The maximum number of segments that one generation's scan read; never above W+1 (R30).
+    pub segments_touched: u64,
+    /// The bound: W+1.
+    pub segments_bound: u64,
+    /// Entries read.
+    pub entries_scanned: u64,
+    /// How long it took.
+    pub elapsed_us: u64,
+}
+
 /// A change of the set of volumes, for the target that serves them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum VolumeEvent {

@@ -16,21 +16,25 @@ mod manage;
 mod pool;
 mod problems;
 mod request;
+mod session;
 mod space;
 
 pub use archive::{ArchivePolicy, ArchiveStatus, BackPressure, Forgotten, KnownObjects};
-pub use catalog::{OVERPROVISIONING_PERCENT_DEFAULT, Ownership};
+pub use catalog::{OVERPROVISIONING_PERCENT_DEFAULT, Ownership, SESSIONS_MAX, VERDICTS_MAX, Verdict};
 pub use error::VolumeError;
 pub use history::clock::clock_problem;
 pub(crate) use history::inspect;
 pub use history::point::{Point, PointParseError};
 pub use history::synch_table::{SynchDetails, SynchRef, SynchTable};
+pub use history::walk::WalkReport;
+pub use history::walk_check::WalkCheck;
 pub use image::index;
 pub use image::lineage::Lineage;
 pub use image::volumes::VOLUMES_MAX;
 pub use info::{
-    CloneInfo, ImageParent, PointKind, PoolInfo, PoolStats, ResolvedPoint, SegmentInfo, SegmentState,
-    SnapshotInfo, SynchInfo, VolumeAt, VolumeEvent, VolumeInfo, VolumeState, VolumeStats,
+    CloneInfo, CloneSpace, ImageParent, PointKind, PoolInfo, PoolStats, ResolvedPoint, RollBackInfo,
+    SegmentInfo, SegmentState, SnapshotInfo, SynchInfo, VolumeAt, VolumeEvent, VolumeInfo, VolumeState,
+    VolumeStats,
 };
 pub use manage::open::PoolOptions;
 pub use manage::operations::{
@@ -41,6 +45,8 @@ pub use pool::{Operation, Pool, READ_AHEAD_BLOCKS_DEFAULT, READ_AHEAD_BLOCKS_MAX
 pub use request::{
     IoCompletion, IoError, MAX_IO_BLOCKS, MAX_TRIM_RANGES, Request, Sink, Submitted, VolumeId,
 };
+pub use session::info::{BisectInfo, FoundCommand, Position, SessionInfo, StepInfo, StepTo, VerdictInfo};
+pub use session::open::OpenSession;
 pub use space::capacity::OVERPROVISIONING_PERCENT_RANGE;
 pub use space::scrub::BATCH_BLOCKS as SCRUB_BATCH_BLOCKS;
 pub use space::scrubbed::PrimaryScrub;

@@ -62,6 +62,19 @@ impl Expired {
     }
 }
 
+/// Deletes at `now_ns` what some rules do not keep, as the appliance does. Returns how many segments
+/// the pool forgot.
+///
+/// # Panics
+/// When that fails.
+pub fn expire_all(pool: &Rc<Pool>, store: &Arc<dyn Store>, rules: &str, now_ns: u64) -> u64 {
+    let (manager, _folder) = new_manager(Arc::clone(store), pool.info().uuid);
+    manager.set_keep(KeepRules::parse(rules).expect("rules")).expect("rules are written");
+    let forgetting = Forgetting { pool: Rc::clone(pool), forgotten: RefCell::default() };
+    manager.expire(&forgetting, now_ns, false, usize::MAX, &StopFlag::default()).expect("expired");
+    forgetting.forgotten.take().iter().map(|range| range.last.0 - range.first.0 + 1).sum()
+}
+
 /// The run's pool as expiry sees it; records what is forgotten.
 struct Forgetting {
     pool: Rc<Pool>,

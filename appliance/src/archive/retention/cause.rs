@@ -15,6 +15,9 @@ pub enum Cause {
     Rule(u32),
     /// A snapshot needs it. The value is the snapshot's index in the view.
     Snapshot(u32),
+    /// A session on a point of the past needs it, or has been there. The value is the session's
+    /// index in the view.
+    Session(u32),
     /// A point from which an image was made needs it.
     Base(ImageId),
     /// The newest archived point needs it, or the newest that can be restored from the archive

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::gather::{Endpoint, endpoints, parent, segment_until, timed};
 use super::span::time_text;
-use super::{ArchiveView, Cause, KeepRule, KeepRules, SegmentRange, TimeRange, Until};
+use super::{ArchiveView, Cause, KeepRule, KeepRules, SegmentRange, SessionPoints, TimeRange, Until};
 use crate::log::reader::LsnRange;
 use crate::log::types::{ImageId, Lsn, SegmentSeq};
 
@@ -201,6 +201,13 @@ fn retained_by(
     }
     for snapshot in view.named.snapshots().filter(|snapshot| is_here(snapshot.lsn)) {
         let by = format!("snapshot '{}' at LSN {}", snapshot.name, snapshot.lsn);
+        retained.push(Retention { by, until: Until::Held });
+    }
+    let is_between = |session: &&SessionPoints| {
+        (view.sequence_of(session.oldest)..=view.sequence_of(session.newest)).contains(&sequence)
+    };
+    for session in view.sessions.iter().filter(is_between) {
+        let by = format!("session '{}', LSN {} to {}", session.name, session.oldest, session.newest);
         retained.push(Retention { by, until: Until::Held });
     }
     for endpoint in endpoints(rules, now_ns, view).iter().filter(|endpoint| endpoint.sequence == sequence) {

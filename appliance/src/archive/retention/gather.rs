@@ -74,6 +74,7 @@ pub(super) fn endpoints(rules: &KeepRules, now_ns: u64, view: &ArchiveView<'_>) 
         let sequence = view.sequence_of(snapshot.lsn);
         endpoints.push(Endpoint { sequence, cause: Cause::Snapshot(index as u32), until: Until::Held });
     }
+    by_session(view, &mut endpoints);
     endpoints.sort_by_key(|endpoint| endpoint.sequence);
     let bases = bases(view, &endpoints);
     endpoints.extend(bases);
@@ -119,6 +120,18 @@ fn by_synch(rules: &KeepRules, now_ns: u64, view: &ArchiveView<'_>, endpoints: &
                 endpoints.push(Endpoint { sequence, cause: Cause::Rule(number as u32), until });
             }
         }
+    }
+}
+
+/// Every archived segment between the oldest and the newest point of a session.
+fn by_session(view: &ArchiveView<'_>, endpoints: &mut Vec<Endpoint>) {
+    for (index, session) in view.sessions.iter().enumerate() {
+        let (first, last) = (view.sequence_of(session.oldest), view.sequence_of(session.newest));
+        let cause = Cause::Session(index as u32);
+        let from = view.segments.partition_point(|segment| segment.sequence < first);
+        let within = view.segments[from..].iter().take_while(|segment| segment.sequence <= last);
+        let within = within.map(|segment| segment.sequence).chain([last]);
+        endpoints.extend(within.map(|sequence| Endpoint { sequence, cause, until: Until::Held }));
     }
 }
 

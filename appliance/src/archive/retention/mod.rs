@@ -14,6 +14,7 @@
 //!
 //! **Always kept**, whatever the rules are:
 //! - snapshots, and the points from which the images that exist now were made;
+//! - all points between the oldest and the newest at which a session has been;
 //! - the newest archived point, and the newest that can be restored from the archive alone, because
 //!   the pool is rebuilt from there when its primary device is lost. They differ while a segment
 //!   before the newest could not be stored yet;
@@ -111,6 +112,17 @@ pub trait NamedPoints {
     fn snapshots(&self) -> Box<dyn Iterator<Item = SnapshotPoint<'_>> + '_>;
 }
 
+/// A session: it may move to any point between the oldest and the newest at which it has been.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SessionPoints {
+    /// The oldest.
+    pub oldest: Lsn,
+    /// The newest.
+    pub newest: Lsn,
+    /// Its name.
+    pub name: String,
+}
+
 /// An image that was made from a point of another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Generation {
@@ -137,6 +149,8 @@ pub struct ArchiveView<'a> {
     pub segments: &'a [ArchivedSegment],
     /// The synchs and snapshots.
     pub named: &'a dyn NamedPoints,
+    /// The sessions that exist, in any order.
+    pub sessions: &'a [SessionPoints],
     /// All images with a parent, in any order, each image once. Includes deleted images as long as
     /// points at which they existed may be kept.
     pub generations: &'a [Generation],

@@ -10,13 +10,14 @@
 mod commands;
 mod error;
 mod extents;
+mod image;
 
 use std::fs::File;
 use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::fs::{FileExt, FileTypeExt};
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Deserialize;
@@ -26,6 +27,7 @@ use serde_json::{Map, Value, json};
 use self::commands::{Command, Commands};
 use self::error::TransferError;
 use self::extents::{Extent, extents, nonzero_runs};
+pub(super) use self::image::Image;
 use super::args::{ExportOptions, ImportOptions};
 use super::cells::size;
 use super::{Client, CommandError, print};
@@ -35,6 +37,10 @@ use crate::volume::{CloneInfo, PoolStats, VolumeInfo};
 
 /// The suffix of a file while an export writes it.
 const PARTIAL_SUFFIX: &str = ".partial";
+/// How long a connection that was ended may still be reported.
+const FREE_WAIT: Duration = Duration::from_secs(5);
+/// How long to wait between two looks at it.
+const FREE_LOOK_WAIT: Duration = Duration::from_millis(20);
 /// The most blocks that one command clears.
 const CLEAR_BLOCKS_MAX: u64 = 16_384;
 
@@ -69,12 +75,17 @@ fn find_volume(client: &mut Client, name: &str) -> Result<Option<VolumeInfo>, Co
     Ok(volumes.into_iter().find(|volume| volume.name == name))
 }
 
+/// The address at which this machine reaches a subsystem.
+pub(super) fn address_of(client: &mut Client, nqn: &str) -> Result<SocketAddr, CommandError> {
+    let listeners: Vec<Listener> = call(client, "nvmf_subsystem_get_listeners", json!({"nqn": nqn}))?;
+    let address = nearest(listeners.iter().filter_map(|listener| listener.address.socket_address()));
+    Ok(address.ok_or(TransferError::NoListener)?)
+}
+
 /// Connects to a volume as a host.
 fn connect(client: &mut Client, volume: &str) -> Result<Commands, CommandError> {
     let nqn = nqn::of_volume(volume);
-    let listeners: Vec<Listener> = call(client, "nvmf_subsystem_get_listeners", json!({"nqn": nqn}))?;
-    let address = nearest(listeners.iter().filter_map(|listener| listener.address.socket_address()));
-    let address = address.ok_or(TransferError::NoListener)?;
+    let address = address_of(client, &nqn)?;
     let connected = Commands::connect(address, &nqn);
     Ok(connected.map_err(|source| TransferError::Connect { volume: volume.to_owned(), address, source })?)
 }
@@ -123,6 +134,16 @@ fn refuse_in_use(client: &mut Client, volume: &str) -> Result<(), CommandError> 
         return Ok(());
     }
     Err(TransferError::InUse { volume: volume.to_owned(), hosts: hosts.join(", ") }.into())
+}
+
+/// Waits for the end of the connections that a host has ended: the appliance may report them for a
+/// short time after. Those of other hosts are left to whoever is refused because of them.
+pub(super) fn wait_until_free(client: &mut Client, volume: &str) -> Result<(), CommandError> {
+    let until = Instant::now() + FREE_WAIT;
+    while refuse_in_use(client, volume).is_err() && Instant::now() < until {
+        std::thread::sleep(FREE_LOOK_WAIT);
+    }
+    Ok(())
 }
 
 /// Writes a file into a volume, which is created if it does not exist.

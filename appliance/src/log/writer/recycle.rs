@@ -11,6 +11,8 @@
 //! ([`Log::fits_within`]), so there is never more to copy into a segment than fits. Until then,
 //! copies of the class [`AppendClass::Drain`](super::AppendClass::Drain) move the live data.
 
+use std::collections::BTreeMap;
+
 use super::Log;
 use super::interface::{FREE_SLOTS_TARGET, Recycling};
 use crate::log::table::{Mask, Phase, Segment};
@@ -32,6 +34,11 @@ impl Log {
     /// Notes that an index now points to `lsn`.
     pub fn note_live(&mut self, lsn: Lsn) {
         self.table.count_live(self.identity.geometry().sequence_of(lsn));
+    }
+
+    /// Notes that an index now points to so many more blocks of each of these segments.
+    pub fn note_live_in(&mut self, more: &BTreeMap<SegmentSeq, u64>) {
+        more.iter().for_each(|(&sequence, &blocks)| self.table.count_live_blocks(sequence, blocks));
     }
 
     /// Notes that an index no longer points to `lsn`.

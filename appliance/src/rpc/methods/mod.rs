@@ -2,10 +2,12 @@
 
 mod archive;
 mod bdev;
+mod clones;
 mod framework;
 mod nvmf;
 mod pool;
 mod restore;
+mod session;
 mod snapshot;
 mod synch;
 mod volume;
@@ -23,7 +25,9 @@ fn all() -> Vec<Method> {
         synch::methods(),
         snapshot::methods(),
         restore::methods(),
+        clones::methods(),
         archive::methods(),
+        session::methods(),
         bdev::methods(),
         nvmf::methods(),
     ]

@@ -106,16 +106,20 @@ struct DeleteParams {
 async fn delete(app: App, params: DeleteParams) -> Result<bool, RpcError> {
     let DeleteParams { name, force } = params;
     let pool = app.pool()?;
-    if !force && let Some(target) = app.find_target() {
-        let mut hosts = target.hosts(&nqn::of_volume(&name));
-        hosts.sort();
-        hosts.dedup();
-        if !hosts.is_empty() {
-            return Err(RpcError::VolumeInUse { name, hosts });
-        }
+    if !force {
+        check_unused(&app, &name, "delete it")?;
     }
     pool.delete_volume(name).await?;
     Ok(true)
+}
+
+/// Refuses what hosts that are connected to a volume would notice: `what` says what was asked for.
+pub(super) fn check_unused(app: &App, name: &str, what: &'static str) -> Result<(), RpcError> {
+    let Some(target) = app.find_target() else { return Ok(()) };
+    let mut hosts = target.hosts(&nqn::of_volume(name));
+    hosts.sort();
+    hosts.dedup();
+    if hosts.is_empty() { Ok(()) } else { Err(RpcError::VolumeInUse { name: name.to_owned(), hosts, what }) }
 }
 
 #[derive(Debug, Deserialize)]

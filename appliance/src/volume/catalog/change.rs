@@ -7,8 +7,9 @@ use std::hash::Hash;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
-use super::{Catalog, CatalogImage, CatalogSnapshot, CatalogVolume, GoneImage, Shared};
+use super::{Catalog, CatalogImage, CatalogSession, CatalogSnapshot, CatalogVolume, GoneImage, Shared};
 
 /// The version of this format.
 const CHANGE_VERSION: u32 = 1;
@@ -50,6 +51,9 @@ pub(crate) struct CatalogChange {
     gone_images: Entries<GoneImage, u32>,
     #[serde(default, skip_serializing_if = "Entries::is_empty")]
     snapshots: Entries<CatalogSnapshot, Arc<str>>,
+    /// Sessions, by the UUIDs of their first clones.
+    #[serde(default, skip_serializing_if = "Entries::is_empty")]
+    sessions: Entries<CatalogSession, Uuid>,
 }
 
 impl CatalogChange {
@@ -65,6 +69,7 @@ impl CatalogChange {
             images: entries(&before.images, &after.images, |image| image.id),
             gone_images: entries(&before.gone_images, &after.gone_images, |image| image.id),
             snapshots: Entries { set, gone },
+            sessions: entries(&before.sessions, &after.sessions, CatalogSession::key),
         }
     }
 
@@ -83,10 +88,11 @@ impl CatalogChange {
         if let Some(rest) = self.rest {
             catalog.replace_rest(*rest);
         }
-        catalog.change_lists(|volumes, images, gone_images, snapshots| {
+        catalog.change_lists(|volumes, images, gone_images, snapshots, sessions| {
             apply_to(volumes, self.volumes, |volume| volume.image);
             apply_to(images, self.images, |image| image.id);
             apply_to(gone_images, self.gone_images, |image| image.id);
+            apply_to(sessions, self.sessions, CatalogSession::key);
             for name in &self.snapshots.gone {
                 snapshots.remove(name);
             }
@@ -131,11 +137,11 @@ fn apply_to<T: Clone + Serialize, K: Copy + Eq + Hash>(
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use uuid::Uuid;
 
     use super::*;
     use crate::log::reader::LsnRange;
     use crate::log::{Lsn, SegmentSeq};
+    use crate::volume::catalog::SessionMember;
     use crate::volume::info::ImageParent;
 
     crate::document::numbers!(
@@ -154,6 +160,7 @@ mod tests {
             hydrated_lsn: None,
             uncertain_below: 0,
             hydrating: false,
+            resident: None,
         };
         let change = CatalogChange {
             version: CHANGE_VERSION,
@@ -165,12 +172,20 @@ mod tests {
                 gone: vec![2],
             },
             snapshots: Entries { set: vec![snapshot], gone: vec![Arc::from("t")] },
+            sessions: Entries { set: vec![session(1, 1)], gone: vec![Uuid::nil()] },
         };
         crate::document::check_keys("### Change", "| key |", &change);
         let value = serde_json::to_value(&change).expect("plain data");
         let keys: Vec<&String> = value["volumes"].as_object().expect("an object").keys().collect();
         assert_eq!(keys, ["set", "gone"]);
         crate::document::check_says(r#"`{"set":[volume],"gone":[image id]}`"#);
+    }
+
+    fn session(number: u32, at: u64) -> CatalogSession {
+        let clone = Uuid::from_u128(u128::from(number));
+        let member = SessionMember { clone, source: Uuid::nil(), name: "v".to_owned() };
+        let (name, members, verdicts) = (format!("t{number}"), vec![member], Vec::new());
+        CatalogSession { name, made_ns: 1, members, at, time_ns: 1, oldest: at, newest: at, verdicts }
     }
 
     fn volume(image: u32, size_blocks: u64) -> CatalogVolume {
@@ -187,22 +202,30 @@ mod tests {
 
     fn image(id: u32, uncertain_below: u64) -> CatalogImage {
         let parent = (id > 3).then_some(ImageParent { image: id - 1, lsn: 5 });
-        CatalogImage { id, parent, born_lsn: 1, hydrated_lsn: None, hydrating: false, uncertain_below }
+        CatalogImage {
+            id,
+            parent,
+            born_lsn: 1,
+            hydrated_lsn: None,
+            hydrating: false,
+            uncertain_below,
+            resident: None,
+        }
     }
 
     /// Changes a catalog as one of the pool's changes does.
     fn edit(catalog: &mut Catalog, kind: u8, number: u32) {
-        match kind % 7 {
+        match kind % 9 {
             0 => {
                 let id = catalog.take_image_id(u32::MAX).expect("there are enough");
                 catalog.add_volume(volume(id, 10));
                 catalog.add_image(image(id, 0));
             }
             1 => {
-                catalog.change_lists(|volumes, _, _, _| {
+                catalog.change_lists(|volumes, _, _, _, _| {
                     volumes.retain(|volume| volume.image % 5 != number % 5);
                 });
-                catalog.prune_images(Lsn(9));
+                catalog.prune_images(Lsn(9), Lsn::MAX, |_| Lsn(0));
             }
             2 => {
                 catalog.change_volume(|_| true, |volume| volume.size_blocks += 1);
@@ -215,6 +238,18 @@ mod tests {
             4 => {
                 catalog.remove_snapshot(&format!("s{}", number % 300));
             }
+            7 => {
+                let session = session(number % 40, u64::from(number));
+                let is_it = |known: &CatalogSession| known.key() == session.key();
+                catalog.change_lists(|_, _, _, _, sessions| {
+                    if sessions.change(is_it, |known| *known = session.clone()).is_none() {
+                        sessions.push(session);
+                    }
+                });
+            }
+            8 => catalog.change_lists(|_, _, _, _, sessions| {
+                sessions.retain(|known| known.at % 3 != u64::from(number % 3));
+            }),
             5 => catalog.add_gap(LsnRange { start: Lsn(u64::from(number)), end: Lsn(u64::from(number) + 3) }),
             _ => catalog.set_archived_below(SegmentSeq(u64::from(number))),
         }

@@ -11,11 +11,13 @@
 //! |---|---|
 //! | `shared` | a list whose copies share entries: volumes and images |
 //! | `paged`, `snapshots` | a map whose copies share pages; the snapshots in two of them |
+//! | `sessions` | sessions on points of the past |
 //! | `change` | the difference between two catalogs |
 //! | `ownership` | the pool's claim on its archive |
 //! | `logged` | writes the catalog to the log |
 //! | `present` | the catalog in force |
 //! | `working_sets` | lengths of the working set, and the segments that points need because of them |
+//! | `generations` | which entries, of which images, make the index of an image |
 //! | `find` | finds the catalog in the log |
 //! | `ranges` | lists of ranges of the log, with a bound |
 //! | `id_set` | the set of images that something needs |
@@ -24,12 +26,14 @@
 
 mod change;
 mod find;
+mod generations;
 mod id_set;
 mod logged;
 mod ownership;
 mod paged;
 mod present;
 mod ranges;
+mod sessions;
 mod shared;
 mod snapshots;
 mod working_sets;
@@ -41,9 +45,12 @@ use uuid::Uuid;
 
 pub(super) use change::CatalogChange;
 pub(super) use find::{CatalogFinder, FoundCatalog};
+pub(super) use generations::Generation;
 pub(super) use logged::{CatalogWriter, room_problem};
 pub use ownership::Ownership;
 pub(super) use present::PresentCatalog;
+pub(crate) use sessions::{CatalogSession, SessionMember, SessionVerdict};
+pub use sessions::{SESSIONS_MAX, VERDICTS_MAX, Verdict};
 pub(crate) use shared::Shared;
 pub(crate) use snapshots::CatalogSnapshot;
 pub(crate) use snapshots::Snapshots;
@@ -75,6 +82,9 @@ pub(super) const ROOM_SHARE: usize = 16;
 /// The length of the key of the deleted images in the text, in bytes. The key is omitted if there
 /// are none.
 const GONE_IMAGES_KEY_BYTES: usize = r#","gone_images":"#.len();
+
+/// The same for the sessions.
+const SESSIONS_KEY_BYTES: usize = r#","sessions":"#.len();
 
 /// The version of the text in pools of format 1.
 const CATALOG_VERSION_FIRST: u32 = 1;
@@ -126,6 +136,9 @@ pub(super) struct Catalog {
     /// The pool's claim on its archive.
     #[serde(default)]
     pub(super) ownership: Ownership,
+    /// Sessions on points of the past.
+    #[serde(default, skip_serializing_if = "Shared::is_empty")]
+    pub(super) sessions: Shared<CatalogSession>,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants a reference")]
@@ -167,12 +180,34 @@ pub(crate) struct CatalogImage {
     /// Whether inherited data is being copied into its own entries.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) hydrating: bool,
+    /// The part of what it inherited that the pool keeps in the working set, as the image's own
+    /// blocks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) resident: Option<ResidentPart>,
+}
+
+/// The part of what an image inherited that stays in the working set: its blocks were there when
+/// the image was made by a roll-back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ResidentPart {
+    /// Inherited mappings above this LSN are resident.
+    pub(crate) above: u64,
+    /// From this LSN on the image has entries of its own for all other inherited blocks. Then only
+    /// the entries of its ancestors above `above` count, as far as they are in the W+1 segments
+    /// that end at a point.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) only_from: Option<u64>,
 }
 
 impl CatalogImage {
     /// Whether it needs its parent at a position.
     pub(super) fn inherits_at(&self, lsn: Lsn) -> bool {
-        self.parent.is_some() && self.hydrated_lsn.is_none_or(|hydrated| lsn.0 < hydrated)
+        self.parent.is_some() && self.independent_from().is_none_or(|from| lsn.0 < from)
+    }
+
+    /// The LSN from which on it needs neither the archive nor what was outside the working set.
+    pub(super) fn independent_from(&self) -> Option<u64> {
+        self.hydrated_lsn.or(self.resident.and_then(|part| part.only_from))
     }
 
     /// Whether it needs its parent now.
@@ -222,6 +257,7 @@ impl Default for Catalog {
             gaps: Vec::new(),
             gone_images: Shared::default(),
             ownership: Ownership::default(),
+            sessions: Shared::default(),
         }
     }
 }
@@ -247,8 +283,10 @@ impl Catalog {
         let is_first = format_version < 2;
         let snapshots = if is_first { self.snapshots.clone() } else { Snapshots::default() };
         let rest = Catalog { next_synch: u64::MAX, snapshots, ..self.without_lists() };
-        let lists_bytes =
-            self.volumes.text_bytes() + self.images.text_bytes() + self.gone_images.text_bytes();
+        let lists_bytes = self.volumes.text_bytes()
+            + self.images.text_bytes()
+            + self.gone_images.text_bytes()
+            + if self.sessions.is_empty() { 0 } else { SESSIONS_KEY_BYTES + self.sessions.text_bytes() };
         let pages_bytes = if is_first { 0 } else { self.snapshots.texts_bytes_max() };
         shared::text_bytes_of(&rest) + GONE_IMAGES_KEY_BYTES + lists_bytes + pages_bytes
     }
@@ -272,6 +310,7 @@ impl Catalog {
             gaps: self.gaps.clone(),
             gone_images: Shared::default(),
             ownership: self.ownership,
+            sessions: Shared::default(),
         }
     }
 
@@ -308,13 +347,37 @@ impl Catalog {
         self.volumes.remove(|volume| volume.name == name)
     }
 
-    /// Changes the first volume that `find` accepts.
+    /// Changes the first volume that `find` accepts; `None` if there is none.
     pub(super) fn change_volume(
         &mut self,
         find: impl Fn(&CatalogVolume) -> bool,
         change: impl FnOnce(&mut CatalogVolume),
-    ) {
-        self.volumes.change(find, change);
+    ) -> Option<()> {
+        self.volumes.change(find, change)
+    }
+
+    /// Adds a session; its name is new.
+    pub(super) fn add_session(&mut self, session: CatalogSession) {
+        self.sessions.push(session);
+    }
+
+    /// Changes the session of a name. Returns what `change` returned; `None` if there is none.
+    pub(super) fn change_session<R>(
+        &mut self,
+        name: &str,
+        change: impl FnOnce(&mut CatalogSession) -> R,
+    ) -> Option<R> {
+        self.sessions.change(|session| session.name == name, change)
+    }
+
+    /// Removes the session of a name. Returns whether it existed.
+    pub(super) fn remove_session(&mut self, name: &str) -> bool {
+        self.sessions.remove(|session| session.name == name)
+    }
+
+    /// Removes the sessions for which `keep` is false.
+    fn retain_sessions(&mut self, keep: impl Fn(&CatalogSession) -> bool) {
+        self.sessions.retain(keep);
     }
 
     /// Adds an image; its id was taken with [`take_image_id`](Self::take_image_id).
@@ -329,6 +392,11 @@ impl Catalog {
         change: impl FnOnce(&mut CatalogImage),
     ) -> Option<()> {
         self.images.change(find, change)
+    }
+
+    /// Removes an image.
+    pub(super) fn remove_image(&mut self, id: u32) {
+        self.images.remove(|image| image.id == id);
     }
 
     /// Takes the next image id, if it is at most `last`.
@@ -423,6 +491,7 @@ impl Catalog {
         self.images = before.images;
         self.gone_images = before.gone_images;
         self.snapshots = before.snapshots;
+        self.sessions = before.sessions;
     }
 
     /// Changes the lists, as `change` says.
@@ -433,39 +502,56 @@ impl Catalog {
             &mut Shared<CatalogImage>,
             &mut Shared<GoneImage>,
             &mut Snapshots,
+            &mut Shared<CatalogSession>,
         ),
     ) {
-        change(&mut self.volumes, &mut self.images, &mut self.gone_images, &mut self.snapshots);
+        let Catalog { volumes, images, gone_images, snapshots, sessions, .. } = self;
+        change(volumes, images, gone_images, snapshots, sessions);
     }
 
     /// Adds an image from an older catalog. The present catalog may already have it from a still
     /// older one, before it was hydrated.
     pub(super) fn learn_image(&mut self, image: &CatalogImage) {
         let Some(known) = self.image(image.id) else { return self.images.push(image.clone()) };
+        // An image without entries of its own may have been set to another point since.
+        if (known.parent, known.born_lsn) != (image.parent, image.born_lsn) {
+            return;
+        }
         let hydrated_lsn = known.hydrated_lsn.or(image.hydrated_lsn);
         let uncertain_below = known.uncertain_below.max(image.uncertain_below);
-        if (known.hydrated_lsn, known.uncertain_below) != (hydrated_lsn, uncertain_below) {
-            self.images.change(
-                |known| known.id == image.id,
-                |known| (known.hydrated_lsn, known.uncertain_below) = (hydrated_lsn, uncertain_below),
-            );
+        let resident = match (known.resident, image.resident) {
+            (Some(now), Some(then)) => {
+                Some(ResidentPart { only_from: now.only_from.or(then.only_from), ..now })
+            }
+            (now, then) => now.or(then),
+        };
+        let learned = CatalogImage { hydrated_lsn, uncertain_below, resident, ..known.clone() };
+        if *known != learned {
+            self.images.change(|known| known.id == image.id, |known| *known = learned.clone());
         }
     }
 
     /// Drops images that no volume needs, and remembers those with a parent. No point at or after
-    /// `gone_lsn` needs them.
-    pub(super) fn prune_images(&mut self, gone_lsn: Lsn) {
+    /// `gone_lsn` needs them. `newest` is the newest point, and `window` gives for a point the LSN
+    /// before the W+1 segments that end there.
+    pub(super) fn prune_images(&mut self, gone_lsn: Lsn, newest: Lsn, window: impl Fn(Lsn) -> Lsn) {
         // Most images have no parent, and either a volume needs them or nothing does.
         let with_parent = self.images.iter().filter(|image| image.parent.is_some());
         let known: HashMap<u32, &CatalogImage> = with_parent.map(|image| (image.id, image)).collect();
         let (mut needed, mut followed) = (Vec::with_capacity(self.volumes.len()), HashSet::new());
         for volume in self.volumes.iter() {
-            let mut next = Some((volume.image, Lsn::MAX));
+            let mut next = Some((volume.image, newest));
             while let Some((id, at)) = next {
                 needed.push(id);
                 // An image that is hydrated now may be a clone's origin at a point at which it was
                 // not.
-                let image = known.get(&id).filter(|image| image.inherits_at(at) && followed.insert(id));
+                let image = known.get(&id).filter(|image| {
+                    let is_used = |part: ResidentPart| {
+                        image.parent.is_some_and(|parent| parent.lsn > part.above.max(window(at).0))
+                    };
+                    image.inherits_at(at) || image.resident.is_some_and(is_used)
+                });
+                let image = image.filter(|_| followed.insert(id));
                 next = image.and_then(|image| image.parent).map(|parent| (parent.image, Lsn(parent.lsn)));
             }
         }
@@ -565,17 +651,11 @@ impl Catalog {
     /// which the image, or an ancestor up to the point of the clone, received its entries.
     pub(super) fn uncertain_below(&self, image: u32, at: Lsn) -> Lsn {
         let mut uncertain = Lsn(0);
-        let mut next = Some((image, at));
-        while let Some((id, at)) = next {
-            let image = self.image(id);
-            let born = Lsn(image.map_or(0, |image| image.born_lsn));
-            let touching = self.lost.iter().filter(|range| range.end > born && range.start <= at);
+        for generation in self.generations(image, at, |_| Lsn(0)) {
+            let Generation { image, above, up_to } = generation;
+            let touching = self.lost.iter().filter(|range| range.end > above && range.start <= up_to);
             uncertain = touching.map(|range| range.end).fold(uncertain, Lsn::max);
-            uncertain = uncertain.max(Lsn(image.map_or(0, |image| image.uncertain_below)));
-            next = image
-                .filter(|image| image.inherits_at(at))
-                .and_then(|image| image.parent)
-                .map(|parent| (parent.image, Lsn(parent.lsn)));
+            uncertain = uncertain.max(Lsn(self.image(image).map_or(0, |image| image.uncertain_below)));
         }
         uncertain
     }
@@ -610,6 +690,21 @@ mod tests {
         crate::document::check_says("One sixteenth of it is reserved for what grows by itself");
     }
 
+    fn session() -> CatalogSession {
+        let verdict = SessionVerdict { lsn: 1, time_ns: 1, verdict: Verdict::Good };
+        let (clone, source) = (Uuid::from_u128(1), Uuid::nil());
+        CatalogSession {
+            name: "s".to_owned(),
+            made_ns: 1,
+            members: vec![SessionMember { clone, source, name: "a".to_owned() }],
+            at: 1,
+            time_ns: 1,
+            oldest: 1,
+            newest: 1,
+            verdicts: vec![verdict],
+        }
+    }
+
     /// A catalog that has every key.
     fn whole() -> Catalog {
         let parent = ImageParent { image: 1, lsn: 300 };
@@ -629,6 +724,7 @@ mod tests {
             hydrated_lsn: Some(400),
             uncertain_below: 5,
             hydrating: true,
+            resident: Some(ResidentPart { above: 7, only_from: Some(8) }),
         };
         let snapshot = CatalogSnapshot { name: Arc::from("s"), lsn: 1, time_ns: 1 };
         Catalog {
@@ -641,6 +737,7 @@ mod tests {
             gaps: vec![range(1, 2)],
             gone_images: Shared::from_iter([GoneImage { id: 3, parent, born_lsn: 1, gone_lsn: 2 }]),
             ownership: Ownership { rehearsal_lsn: Some(Lsn(1)), ..Ownership::default() },
+            sessions: Shared::from_iter([session()]),
             ..Catalog::default()
         }
     }
@@ -656,6 +753,7 @@ mod tests {
         crate::document::check_keys(section, "| volume |", volume);
         crate::document::check_keys(section, "| image |", image);
         crate::document::check_keys(section, "| ownership |", &catalog.ownership);
+        crate::document::check_keys(section, "| session |", &session());
         let keys = |value: serde_json::Value| {
             let keys = value.as_object().expect("an object").keys().map(|key| format!("\"{key}\""));
             format!("{{{}}}", keys.collect::<Vec<_>>().join(","))
@@ -664,8 +762,19 @@ mod tests {
         crate::document::check_says(&format!("| `gone_images` | list | `{}`;", keys(gone)));
         let cut = serde_json::to_value(catalog.cuts[0]).expect("plain data");
         crate::document::check_says(&format!("| `cuts` | list of `{}` |", keys(cut)));
+        let resident = serde_json::to_value(image.resident).expect("plain data");
+        crate::document::check_says(&format!("| `resident` | `{}` |", keys(resident)));
         let parent = serde_json::to_value(image.parent).expect("plain data");
         crate::document::check_says(&format!("| `parent` | null or `{}` |", keys(parent)));
+        let session = serde_json::to_value(session()).expect("plain data");
+        crate::document::check_says(&format!(
+            "| `members` | list of `{}` |",
+            keys(session["members"][0].clone())
+        ));
+        crate::document::check_says(&format!(
+            "| `verdicts` | list of `{}`",
+            keys(session["verdicts"][0].clone())
+        ));
         let snapshots = serde_json::to_value(&catalog.snapshots).expect("plain data");
         crate::document::check_says(&format!("A snapshot is `{}`.", keys(snapshots[0].clone())));
     }
@@ -712,6 +821,7 @@ mod tests {
             hydrated_lsn,
             hydrating: false,
             uncertain_below,
+            resident: None,
         };
         let parent = |image, lsn| Some(ImageParent { image, lsn });
         let mut catalog = Catalog {

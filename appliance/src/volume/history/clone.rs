@@ -16,6 +16,8 @@
 use std::rc::Rc;
 use std::time::Instant;
 
+use uuid::Uuid;
+
 use crate::log::{ImageId, Lsn, recovery};
 use crate::volume::catalog::{Catalog, CatalogVolume};
 use crate::volume::error::VolumeError;
@@ -23,12 +25,40 @@ use crate::volume::history::past::ScanReport;
 use crate::volume::history::point::Point;
 use crate::volume::image::index::Index;
 use crate::volume::image::volume::{Volume, VolumeIndex};
-use crate::volume::info::{CloneInfo, ImageParent, ResolvedPoint};
+use crate::volume::info::{CloneInfo, ResolvedPoint};
 use crate::volume::manage::operations::{add_image, add_volume, check_name};
 use crate::volume::pool::Pool;
 
+/// The parameters of a clone.
+pub(in crate::volume) struct MakeClone {
+    /// The volume, by the name that it had at the point.
+    pub(in crate::volume) volume: String,
+    /// The point.
+    pub(in crate::volume) point: Point,
+    /// The name of the clone.
+    pub(in crate::volume) name: String,
+    /// Whether hosts may not write to it.
+    pub(in crate::volume) read_only: bool,
+}
+
+/// A clone in the change of the catalog that makes it.
+pub(in crate::volume) struct MadeClone {
+    pub(in crate::volume) uuid: Uuid,
+    /// The volume that it was made from.
+    pub(in crate::volume) source: Uuid,
+    pub(in crate::volume) at: Lsn,
+    /// The time at the point.
+    pub(in crate::volume) time_ns: u64,
+    pub(in crate::volume) made_ns: u64,
+    /// Its own entries are after this position.
+    pub(in crate::volume) born: Lsn,
+}
+
+/// What else is to be in the change that makes a clone; it gets the catalog that has the clone.
+pub(in crate::volume) type Also<'a> = &'a dyn Fn(&mut Catalog, &MadeClone) -> Result<(), VolumeError>;
+
 /// The source and the destination.
-struct Cloning {
+struct Cloning<'a> {
     name: String,
     source: CatalogVolume,
     read_only: bool,
@@ -36,6 +66,7 @@ struct Cloning {
     /// The catalog at the point.
     catalog: Catalog,
     expiries: u64,
+    also: Also<'a>,
 }
 
 impl Pool {
@@ -52,6 +83,20 @@ impl Pool {
         name: String,
         read_only: bool,
     ) -> Result<CloneInfo, VolumeError> {
+        let nothing: Also<'_> = &|_, _| Ok(());
+        self.make_clone(MakeClone { volume, point, name, read_only }, nothing).await
+    }
+
+    /// As [`clone_volume`](Self::clone_volume), with something else in the same change.
+    ///
+    /// # Errors
+    /// As there, and what `also` refuses.
+    pub(in crate::volume) async fn make_clone(
+        self: Rc<Self>,
+        make: MakeClone,
+        also: Also<'_>,
+    ) -> Result<CloneInfo, VolumeError> {
+        let MakeClone { volume, point, name, read_only } = make;
         let started = Instant::now();
         check_name("volume name", &name)?;
         if self.state.borrow().catalog.volume(&name).is_some() {
@@ -65,10 +110,10 @@ impl Pool {
             let reason = format!("volume '{volume}' did not exist then; there were: {}", names.join(", "));
             return Err(VolumeError::NoSuchPoint { point: at.point, reason });
         };
-        let cloning = Cloning { name, source, read_only, at, catalog, expiries };
+        let cloning = Cloning { name, source, read_only, at, catalog, expiries, also };
         let (lsn, index, report) = self.record_clone(&cloning).await?;
         let Cloning { name, at, .. } = cloning;
-        let id = self.add_volume(&name, VolumeIndex::Ready(index));
+        let id = self.add_volume(&name, VolumeIndex::Ready(index), false);
         {
             // A loss after the point does not affect it.
             let mut state = self.state.borrow_mut();
@@ -96,8 +141,8 @@ impl Pool {
     }
 
     /// Adds the clone to the catalog. Returns the position of that change, and the clone's index.
-    async fn record_clone(&self, cloning: &Cloning) -> Result<(Lsn, Index, ScanReport), VolumeError> {
-        let Cloning { name, source, read_only, at, catalog, expiries } = cloning;
+    async fn record_clone(&self, cloning: &Cloning<'_>) -> Result<(Lsn, Index, ScanReport), VolumeError> {
+        let Cloning { name, source, read_only, at, catalog, expiries, also } = cloning;
         let at_lsn = Lsn(at.lsn);
         let (created_ns, uuid) = {
             let log = self.log.borrow();
@@ -125,10 +170,9 @@ impl Pool {
                     },
                 };
                 self.state.borrow().check_kept(&self.log.borrow(), &source.name, &at.point, &index)?;
-                // Use the ancestors as they were at the point; those of a deleted volume are not in
-                // the present catalog.
-                catalog.images.iter().for_each(|image| now.learn_image(image));
-                let parent = Some(ImageParent { image: source.image, lsn: parent_lsn.0 });
+                let is_written = built.as_ref().is_none_or(|(_, report)| report.is_written);
+                let parent = self.parent_at(now, catalog, source.image, parent_lsn, is_written);
+                self.learn_ancestors(now, catalog, source.image, at_lsn);
                 let image = add_image(now, self.format_version(), parent, head)?;
                 // Store it in the catalog, so that it is known after a restart, even after the
                 // unknown entries have left the log.
@@ -150,7 +194,16 @@ impl Pool {
                     thin: true,
                 };
                 add_volume(now, clone)?;
-                now.prune_images(self.behind_change(head));
+                let made = MadeClone {
+                    uuid,
+                    source: source.uuid,
+                    at: at_lsn,
+                    time_ns: at.time_ns,
+                    made_ns: created_ns,
+                    born: head,
+                };
+                also(now, &made)?;
+                self.prune_images(now, head);
                 taken = Some(index);
                 Ok(())
             });

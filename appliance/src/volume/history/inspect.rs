@@ -12,7 +12,9 @@ use crate::log::format::{EntryKind, EventHead, EventKind};
 use crate::log::inspect::LogView;
 use crate::log::reader::{PlacedEntry, ReadError, SegmentEntries};
 use crate::log::{Lsn, SegmentSeq};
-use crate::volume::catalog::{Catalog, CatalogFinder, CatalogImage, CatalogSnapshot, CatalogVolume, reach};
+use crate::volume::catalog::{
+    self, Catalog, CatalogFinder, CatalogImage, CatalogSnapshot, CatalogVolume, reach,
+};
 use crate::volume::history::event::{EventCollector, FoundEvent};
 use crate::volume::history::past::see;
 use crate::volume::image::index::{Index, IndexBuilder};
@@ -62,6 +64,10 @@ pub(crate) struct VolumesView {
 struct Generation {
     /// The volume, by its place in the catalog.
     volume: usize,
+    /// How many generations are younger.
+    depth: usize,
+    /// Entries after this count.
+    above: Lsn,
     /// Entries at or before this count.
     up_to: Lsn,
     /// Entries of this segment and later ones count.
@@ -85,6 +91,7 @@ impl VolumesView {
         let mut builders: Vec<IndexBuilder> =
             catalog.volumes.iter().map(|volume| IndexBuilder::new(volume.size_blocks)).collect();
         let generations = generations(&catalog, log);
+        let mut begun = vec![0; builders.len()];
         let mut events = Vec::new();
         for sequence in present(log) {
             let Some(entries) = readable(log, sequence, &mut problems).await? else { continue };
@@ -98,8 +105,15 @@ impl VolumesView {
                 }
                 let wanted = generations.get(&placed.entry.image().0);
                 for generation in wanted.into_iter().flatten() {
-                    if placed.lsn <= generation.up_to && sequence >= generation.oldest {
-                        see(&mut builders[generation.volume], &placed);
+                    let counts = placed.lsn > generation.above && placed.lsn <= generation.up_to;
+                    if counts && sequence >= generation.oldest {
+                        let (builder, begun) =
+                            (&mut builders[generation.volume], &mut begun[generation.volume]);
+                        while *begun < generation.depth {
+                            builder.begin_parent();
+                            *begun += 1;
+                        }
+                        see(builder, &placed);
                     }
                 }
                 true
@@ -115,7 +129,7 @@ impl VolumesView {
             image: catalog.image(volume.image).cloned(),
             index: builder.finish(),
             uncertain_below: catalog.uncertain_below(volume.image, Lsn::MAX),
-            images: ancestry(&catalog, volume).map(|(image, _)| image).collect(),
+            images: of_volume(&catalog, log, volume).iter().map(|generation| generation.image).collect(),
         });
         let volumes = volumes.collect();
         let (images, snapshots) =
@@ -171,26 +185,36 @@ async fn find_catalog(
     Ok(None)
 }
 
-/// The image of a volume and its ancestors, each with the last position whose entries count.
-fn ancestry<'a>(catalog: &'a Catalog, volume: &CatalogVolume) -> impl Iterator<Item = (u32, Lsn)> + 'a {
-    // An image is younger than its parent; if a damaged catalog says otherwise, the chain ends.
-    std::iter::successors(Some((volume.image, Lsn::MAX)), |&(image, _)| {
-        let parent = catalog.image(image)?.parent?;
-        (parent.image < image).then_some((parent.image, Lsn(parent.lsn)))
-    })
+/// The generations of a volume's image, youngest first.
+fn of_volume(catalog: &Catalog, log: &LogView, volume: &CatalogVolume) -> Vec<catalog::Generation> {
+    let geometry = log.geometry();
+    let first_lsn = |at: Lsn| geometry.first_lsn(oldest_of(catalog, log, at));
+    catalog.generations(volume.image, newest_lsn(log), |at| Lsn(first_lsn(at).0.saturating_sub(1)))
+}
+
+/// A position at or after the end of the log, in its newest segment.
+fn newest_lsn(log: &LogView) -> Lsn {
+    let newest = log.segments().next_back().map_or(SegmentSeq(0), |(sequence, _)| sequence);
+    Lsn(log.geometry().first_lsn(newest.next()).0 - 1)
+}
+
+/// The oldest of the W+1 segments that end at a position.
+fn oldest_of(catalog: &Catalog, log: &LogView, at: Lsn) -> SegmentSeq {
+    let geometry = log.geometry();
+    let end = geometry.sequence_of(at);
+    let working_set = reach(&catalog.working_sets, end).unwrap_or(geometry.working_set);
+    SegmentSeq(end.0.saturating_sub(working_set))
 }
 
 /// For each image, the volumes that are built from its entries.
 fn generations(catalog: &Catalog, log: &LogView) -> HashMap<u32, Vec<Generation>> {
-    let geometry = log.geometry();
-    let newest = log.segments().next_back().map_or(SegmentSeq(0), |(sequence, _)| sequence);
     let mut generations: HashMap<u32, Vec<Generation>> = HashMap::new();
-    for (index, volume) in catalog.volumes.iter().enumerate() {
-        for (image, up_to) in ancestry(catalog, volume) {
-            let end = geometry.sequence_of(up_to).min(newest);
-            let working_set = reach(&catalog.working_sets, end).unwrap_or(geometry.working_set);
-            let oldest = SegmentSeq(end.0.saturating_sub(working_set));
-            generations.entry(image).or_default().push(Generation { volume: index, up_to, oldest });
+    for (place, volume) in catalog.volumes.iter().enumerate() {
+        for (depth, generation) in of_volume(catalog, log, volume).into_iter().enumerate() {
+            let catalog::Generation { image, above, up_to } = generation;
+            let oldest = oldest_of(catalog, log, up_to);
+            let of_image = generations.entry(image).or_default();
+            of_image.push(Generation { volume: place, depth, above, up_to, oldest });
         }
     }
     generations

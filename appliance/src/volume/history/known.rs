@@ -4,32 +4,17 @@
 //! **Cost:** one step for each record's line; the archive is read only if the primary device does
 //! not have all records.
 
+use std::rc::Rc;
+
 use crate::log::format::TrailerUnit;
 use crate::log::reader::{LsnRange, SegmentEntries};
 use crate::log::table::Phase;
 use crate::log::{Lsn, SegmentSeq};
 use crate::volume::archive::Ahead;
 use crate::volume::error::VolumeError;
+use crate::volume::history::entry_cache::{Cached, EntryCache};
+pub(in crate::volume) use crate::volume::history::known_content::Known;
 use crate::volume::pool::Pool;
-
-/// The available entries of a segment, and the ranges for which nothing is known, in order.
-#[derive(Default)]
-pub(in crate::volume) struct Known {
-    pub(in crate::volume) entries: SegmentEntries,
-    pub(in crate::volume) holes: Vec<LsnRange>,
-}
-
-impl Known {
-    /// A range for which nothing is known.
-    pub(in crate::volume) fn nothing(stretch: LsnRange) -> Self {
-        Known { entries: SegmentEntries::default(), holes: vec![stretch] }
-    }
-
-    /// The newest unknown range after `after` and not after `up_to`.
-    pub(in crate::volume) fn hole_between(&self, after: Lsn, up_to: Lsn) -> Option<LsnRange> {
-        self.holes.iter().rev().find(|hole| hole.start <= up_to && hole.end > after.plus(1)).copied()
-    }
-}
 
 impl Pool {
     /// The known content of a segment.
@@ -57,6 +42,25 @@ impl Pool {
             Some(entries) => self.known(sequence, extent, entries).await,
             None => Ok(Known::default()),
         }
+    }
+
+    /// The known content of a segment, with everything at or before `up_to` that is in the log.
+    ///
+    /// # Errors
+    /// As [`known_of`](Self::known_of).
+    pub(in crate::volume) async fn cached_known(
+        &self,
+        cache: &mut EntryCache,
+        sequence: SegmentSeq,
+        up_to: Lsn,
+    ) -> Result<Rc<Known>, VolumeError> {
+        if let Some(known) = cache.find(sequence, up_to) {
+            return Ok(known);
+        }
+        // The newest segment grows.
+        let is_closed = self.log.borrow().table().next_sequence() > sequence.next();
+        let known = Rc::new(self.known_of(sequence).await?);
+        Ok(cache.keep(Cached { sequence, known, is_closed }))
     }
 
     /// Where the records of a segment begin, and where they end as far as this is known now.

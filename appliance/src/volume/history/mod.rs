@@ -5,8 +5,17 @@
 //! | `point` | how an operator names a point |
 //! | `past` | what a point is, which volumes there were, and the index of an image there |
 //! | `known` | the entries of a segment, from the device and the archive together |
+//! | `known_content` | what is known of a segment |
+//! | `volume_then`, `past_volume` | a volume in the catalog of a position, and with its index there |
+//! | `entry_cache` | a few segments' entries, for whoever moves along the log |
+//! | `reigns` | which image a volume had in which stretch of the log |
+//! | `commands` | counts hosts' commands along the log |
+//! | `walk` | the state of a volume at a position, moved along the log |
+//! | `walk_check` | compares a walk with a scan |
 //! | `event` | events in the log, and their texts |
 //! | `clone` | makes a new volume from a point of a volume |
+//! | `roll_back` | rolls a volume back in place |
+//! | `reset` | sets a clone to another point of its origin |
 //! | `synchs` | the synchs that can be restored |
 //! | `synch_table` | synchs in memory: compact, in pages that copies share |
 //! | `synch_details` | reads the details that are too long to stay in memory |
@@ -15,13 +24,23 @@
 //! | `inspect` | the history of a pool that is not open |
 
 pub(in crate::volume) mod clock;
-mod clone;
+pub(in crate::volume) mod clone;
+pub(in crate::volume) mod commands;
+pub(in crate::volume) mod entry_cache;
 pub(in crate::volume) mod event;
 pub(in crate::volume) mod events;
 pub(crate) mod inspect;
 pub(in crate::volume) mod known;
+pub(in crate::volume) mod known_content;
 pub(in crate::volume) mod past;
+pub(in crate::volume) mod past_volume;
 pub(in crate::volume) mod point;
+pub(in crate::volume) mod reigns;
+mod reset;
+mod roll_back;
 mod synch_details;
 pub(crate) mod synch_table;
 pub(in crate::volume) mod synchs;
+pub(in crate::volume) mod volume_then;
+pub(in crate::volume) mod walk;
+pub(in crate::volume) mod walk_check;

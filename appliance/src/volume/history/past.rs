@@ -19,7 +19,7 @@ use crate::log::time::SpanBy;
 use crate::log::{Lsn, SegmentSeq};
 use crate::reactor::yield_now;
 use crate::volume::archive::Ahead;
-use crate::volume::catalog::{Catalog, CatalogFinder, CatalogVolume, FoundCatalog};
+use crate::volume::catalog::{Catalog, CatalogFinder, CatalogVolume, FoundCatalog, Generation};
 use crate::volume::error::VolumeError;
 use crate::volume::history::event::EventCollector;
 use crate::volume::history::known::Known;
@@ -27,6 +27,7 @@ use crate::volume::history::point::Point;
 use crate::volume::image::index::{Index, IndexBuilder, Mapping};
 use crate::volume::info::{PointKind, ResolvedPoint, VolumeAt};
 use crate::volume::pool::Pool;
+use crate::volume::request::VolumeId;
 
 /// How many pages of synchs are compared with a name in one turn: about 100 us.
 const FIND_PAGES: usize = 32;
@@ -43,6 +44,20 @@ pub(in crate::volume) struct ScanReport {
     /// Mappings below this LSN are not certain, because later entries that may have replaced them
     /// could not be read; 0: all are certain.
     pub(in crate::volume) uncertain_below: Lsn,
+    /// Whether the image itself may have entries at or before the point: some were seen, or not all
+    /// segments since its birth were read.
+    pub(in crate::volume) is_written: bool,
+    /// For the lookup of what a volume inherited: its progress.
+    pub(in crate::volume) loading: Option<Loading>,
+}
+
+/// How far the lookup of what a volume inherited is.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::volume) struct Loading {
+    pub(in crate::volume) volume: VolumeId,
+    /// How many segments were read, and how many there are.
+    pub(in crate::volume) read: u64,
+    pub(in crate::volume) of: u64,
 }
 
 /// How a scan handles a segment that neither the primary device nor the archive has, and that is
@@ -375,32 +390,26 @@ impl Pool {
         report: &mut ScanReport,
         nowhere: Nowhere,
     ) -> Result<(), VolumeError> {
-        let mut next = Some((image, lsn));
-        while let Some((image, lsn)) = next {
-            let generation = catalog.image(image);
-            let born = Lsn(generation.map_or(0, |generation| generation.born_lsn));
-            let touched = self.scan_image(image, born, lsn, builder, report, nowhere).await?;
-            report.segments_touched = report.segments_touched.max(touched);
+        for generation in catalog.generations(image, lsn, |at| self.window_before(at)) {
+            let entries_of = self.scan_image(generation, builder, report, nowhere).await?;
+            if generation.image == image {
+                let is_all = self.window_before(lsn) <= generation.above;
+                report.is_written = entries_of > 0 || !is_all || report.uncertain_below.0 > 0;
+            }
             builder.begin_parent();
-            next = generation
-                .filter(|generation| generation.inherits_at(lsn))
-                .and_then(|generation| generation.parent)
-                .map(|parent| (parent.image, Lsn(parent.lsn)));
         }
         Ok(())
     }
 
-    /// Feeds one generation: the entries of `image` after `born` and at or before `lsn`. Returns
-    /// how many segments were read.
-    async fn scan_image(
+    /// Feeds one generation. Returns how many of its entries were found.
+    pub(in crate::volume) async fn scan_image(
         &self,
-        image: u32,
-        born: Lsn,
-        lsn: Lsn,
+        generation: Generation,
         builder: &mut IndexBuilder,
         report: &mut ScanReport,
         nowhere: Nowhere,
     ) -> Result<u64, VolumeError> {
+        let Generation { image, above: born, up_to: lsn } = generation;
         let geometry = self.log.borrow().geometry();
         let newest = geometry.sequence_of(lsn);
         let working_set = self.working_set_at(newest);
@@ -408,7 +417,7 @@ impl Pool {
         report.segments_bound = report.segments_bound.max(bound);
         // Read at most W+1 segments that end at P, and none from before the image's birth.
         let oldest = SegmentSeq(newest.0.saturating_sub(working_set)).max(geometry.sequence_of(born));
-        let mut touched = 0;
+        let (mut touched, mut entries_of) = (0, 0);
         let mut ahead = Ahead::new(newest, oldest);
         for sequence in (oldest.0..=newest.0).rev().map(SegmentSeq) {
             let known = match self.next_known(sequence, &mut ahead).await {
@@ -427,10 +436,11 @@ impl Pool {
             assert!(touched <= bound, "a scan stays within W+1 segments");
             known.entries.visit_backward(lsn, |placed| {
                 report.entries_scanned += 1;
-                if placed.entry.image().0 == image {
+                if placed.entry.image().0 == image && placed.lsn > born {
                     see(builder, &placed);
+                    entries_of += 1;
                 }
-                true
+                placed.lsn > born
             });
             if let Some(hole) = known.hole_between(born, lsn) {
                 // A range that left the device unarchived is not damage: such a point is refused.
@@ -448,9 +458,17 @@ impl Pool {
                 self.note_problem(problem);
                 report.uncertain_below = report.uncertain_below.max(hole.end.min(lsn.plus(1)));
             }
+            if let Some(loading) = &mut report.loading {
+                loading.read += 1;
+                let mut state = self.state.borrow_mut();
+                if let Some(volume) = state.volumes.get_mut(loading.volume) {
+                    volume.note_loading(loading.read, loading.of);
+                }
+            }
             yield_now().await;
         }
-        Ok(touched)
+        report.segments_touched = report.segments_touched.max(touched);
+        Ok(entries_of)
     }
 }
 

@@ -83,29 +83,38 @@ impl Pool {
 
     /// Hydrates a volume, if it is marked for it and no hydration of it is running.
     pub async fn hydrate(self: Rc<Self>, id: VolumeId) {
-        let name = {
+        // A roll-back under way gives the volume another image, which may have to be hydrated too.
+        while Rc::clone(&self).hydrate_once(id).await {}
+    }
+
+    /// The same for the volume's present image. Returns whether it has another one now.
+    async fn hydrate_once(self: Rc<Self>, id: VolumeId) -> bool {
+        let (name, of) = {
             let state = &mut *self.state.borrow_mut();
-            let Some(volume) = state.volumes.get_mut(id) else { return };
+            let Some(volume) = state.volumes.get_mut(id) else { return false };
             let image = state.catalog.image(volume.image().0);
             let is_wanted = image.is_some_and(|image| image.hydrating) && volume.inherits();
             // A failed lookup is reported already, and must be resolved first.
             if !is_wanted || volume.is_hydrating() || volume.lookup_failed() {
-                return;
+                return false;
             }
             volume.set_hydrating(true);
-            volume.name().to_owned()
+            (volume.name().to_owned(), volume.image())
         };
-        let result = self.hydrate_image(id).await;
+        let result = self.hydrate_image(id, of).await;
         let mut state = self.state.borrow_mut();
-        let Some(volume) = state.volumes.get_mut(id) else { return };
+        let Some(volume) = state.volumes.get_mut(id) else { return false };
         volume.set_hydrating(false);
-        if volume.lookup_failed() {
-            return;
+        if volume.image() != of {
+            return true;
         }
-        state.report_trouble(id, result.err().map(|error| Trouble::of_hydration(&name, &error)));
+        if !volume.lookup_failed() {
+            state.report_trouble(id, result.err().map(|error| Trouble::of_hydration(&name, &error)));
+        }
+        false
     }
 
-    async fn hydrate_image(&self, id: VolumeId) -> Result<(), VolumeError> {
+    async fn hydrate_image(&self, id: VolumeId, of: ImageId) -> Result<(), VolumeError> {
         while self.is_loading(id)? {
             yield_now().await;
         }
@@ -113,8 +122,13 @@ impl Pool {
         let mut failure = None;
         for (image, sequences) in self.inherited_from(id) {
             for sequence in sequences {
+                if !self.has_image(id, of) {
+                    return Ok(());
+                }
                 match self.known_of(sequence).await {
-                    Ok(known) => unreadable += self.hydrate_from(id, image, sequence, &known.entries).await?,
+                    Ok(known) => {
+                        unreadable += self.hydrate_from((id, of), image, sequence, &known.entries).await?
+                    }
                     Err(error @ (VolumeError::Busy { .. } | VolumeError::ArchiveAway { .. })) => {
                         return Err(error);
                     }
@@ -127,7 +141,12 @@ impl Pool {
             let reason = format!("{unreadable} blocks cannot be read");
             return Err(VolumeError::Archive { reason });
         }
-        self.finish_hydration(id, failure).await
+        self.finish_hydration(id, of, failure).await
+    }
+
+    /// Whether a volume still has an image.
+    fn has_image(&self, id: VolumeId, image: ImageId) -> bool {
+        self.state.borrow().volumes.get(id).is_some_and(|volume| volume.image() == image)
     }
 
     /// Whether the inherited index of a volume is still being looked up.
@@ -146,29 +165,28 @@ impl Pool {
     /// newest first.
     fn inherited_from(&self, id: VolumeId) -> Vec<(ImageId, Vec<SegmentSeq>)> {
         let state = self.state.borrow();
-        let Some(image) = state.volumes.get(id).map(Volume::image) else { return Vec::new() };
-        let geometry = self.log.borrow().geometry();
-        let mut generations = Vec::new();
-        let catalog = Catalog::clone(&state.catalog);
+        let Some(volume) = state.volumes.get(id) else { return Vec::new() };
+        let (image, above) = (volume.image().0, volume.resident_above());
+        let (geometry, catalog) = (self.log.borrow().geometry(), Catalog::clone(&state.catalog));
         drop(state);
-        let mut next = catalog.image(image.0).filter(|image| image.inherits()).and_then(|image| image.parent);
-        while let Some(parent) = next {
-            let (lsn, newest) = (Lsn(parent.lsn), geometry.sequence_of(Lsn(parent.lsn)));
-            let generation = catalog.image(parent.image);
-            let born = Lsn(generation.map_or(0, |generation| generation.born_lsn));
+        let generations = catalog.generations(image, Lsn::MAX, |at| self.window_before(at));
+        // What is above that is resident already.
+        let ancestors = generations.into_iter().skip(1).filter(|generation| generation.above <= above);
+        let segments = ancestors.map(|generation| {
+            let end = generation.up_to.min(above);
             let oldest =
-                newest.0.saturating_sub(self.working_set_at(newest)).max(geometry.sequence_of(born).0);
-            generations.push((ImageId(parent.image), (oldest..=newest.0).rev().map(SegmentSeq).collect()));
-            next = generation.filter(|image| image.inherits_at(lsn)).and_then(|image| image.parent);
-        }
-        generations
+                geometry.sequence_of(generation.above.max(self.window_before(generation.up_to).plus(1)));
+            let sequences = (oldest.0..=geometry.sequence_of(end).0).rev().map(SegmentSeq);
+            (ImageId(generation.image), sequences.collect())
+        });
+        segments.collect()
     }
 
     /// Hydrates the inherited blocks of a volume in one segment; returns how many could not be
     /// read.
     async fn hydrate_from(
         &self,
-        id: VolumeId,
+        (id, of): (VolumeId, ImageId),
         parent: ImageId,
         sequence: SegmentSeq,
         entries: &SegmentEntries,
@@ -176,7 +194,7 @@ impl Pool {
         let mut unreadable = 0;
         let mut from = 0;
         while from < entries.len() {
-            let (sources, next) = self.sources(id, parent, entries, from);
+            let (sources, next) = self.sources((id, of), parent, entries, from);
             from = next;
             if sources.is_empty() {
                 continue;
@@ -205,14 +223,15 @@ impl Pool {
     /// with.
     fn sources(
         &self,
-        id: VolumeId,
+        (id, of): (VolumeId, ImageId),
         parent: ImageId,
         entries: &SegmentEntries,
         from: usize,
     ) -> (Vec<Source>, usize) {
         let state = self.state.borrow();
         let mut sources = Vec::new();
-        let Some(volume) = state.volumes.get(id) else { return (sources, entries.len()) };
+        let volume = state.volumes.get(id).filter(|volume| volume.image() == of);
+        let Some(volume) = volume else { return (sources, entries.len()) };
         let mut record = from;
         while record < entries.len() && sources.len() < BATCH_BLOCKS {
             let (line, of_record) = entries.record(record);
@@ -289,7 +308,8 @@ impl Pool {
                 let mut log = self.log.borrow_mut();
                 let Some(volume) = state.volumes.get(id) else { return Ok(()) };
                 let thin = volume.is_thin();
-                if volume.own_index().get(source.block) != source.mapping() {
+                if volume.image() != source.image || volume.own_index().get(source.block) != source.mapping()
+                {
                     return Ok(());
                 }
                 if thin && let Err(Refusal::Error(error)) = state.check_thin_room(1, &log) {
@@ -316,11 +336,17 @@ impl Pool {
 
     /// If nothing is inherited any longer, records that in the catalog. `failure` is why a segment
     /// could not be read.
-    async fn finish_hydration(&self, id: VolumeId, failure: Option<VolumeError>) -> Result<(), VolumeError> {
-        let (name, image, left) = {
+    async fn finish_hydration(
+        &self,
+        id: VolumeId,
+        image: ImageId,
+        failure: Option<VolumeError>,
+    ) -> Result<(), VolumeError> {
+        let (name, left) = {
             let state = self.state.borrow();
-            let Some(volume) = state.volumes.get(id) else { return Ok(()) };
-            (volume.name().to_owned(), volume.image(), volume.mapped() - volume.resident())
+            let volume = state.volumes.get(id).filter(|volume| volume.image() == image);
+            let Some(volume) = volume else { return Ok(()) };
+            (volume.name().to_owned(), volume.mapped() - volume.resident())
         };
         if left > 0
             && let Some(failure) = failure
@@ -332,21 +358,26 @@ impl Pool {
             return Err(VolumeError::Archive { reason });
         }
         self.change(|catalog, head| {
-            let of_volume = catalog.volume(&name).is_some_and(|volume| volume.image == image.0);
+            let of_volume = catalog.volumes.iter().any(|volume| volume.image == image.0);
             // From now on its ancestors are no longer used.
             let uncertain_below = catalog.inherited_uncertain_below(image.0).max(self.uncertain_of(id));
             catalog.change_image(
                 |known| of_volume && known.id == image.0,
                 |image| {
                     image.hydrating = false;
-                    image.hydrated_lsn = Some(head.0);
+                    match &mut image.resident {
+                        Some(part) => part.only_from = Some(head.0),
+                        None => image.hydrated_lsn = Some(head.0),
+                    }
                     image.uncertain_below = image.uncertain_below.max(uncertain_below.0);
                 },
             );
+            self.prune_images(catalog, head);
             Ok(())
         })
         .await?;
-        if let Some(volume) = self.state.borrow_mut().volumes.get_mut(id) {
+        let mut state = self.state.borrow_mut();
+        if let Some(volume) = state.volumes.get_mut(id).filter(|volume| volume.image() == image) {
             volume.note_hydrated();
             self.log.borrow_mut().forget_masks(image);
         }

@@ -356,6 +356,10 @@ pub struct IndexBuilder {
     trimmed: RangeSet,
     /// Ranges in which nothing is inherited.
     masked: RangeSet,
+    /// What `trimmed` and `masked` were before the first entry of an ancestor.
+    own: Option<Box<(RangeSet, RangeSet)>>,
+    /// Inherited writes after this LSN only hide older ones.
+    inherited_up_to: Lsn,
 }
 
 impl IndexBuilder {
@@ -367,6 +371,8 @@ impl IndexBuilder {
             outside: 0,
             trimmed: RangeSet::default(),
             masked: RangeSet::default(),
+            own: None,
+            inherited_up_to: Lsn::MAX,
         }
     }
 
@@ -377,6 +383,10 @@ impl IndexBuilder {
             return false;
         }
         let is_newest = self.index.get(block).is_none() && !self.trimmed.contains(block);
+        if is_newest && mapping.lsn() > self.inherited_up_to {
+            self.trimmed.insert(block, block + 1);
+            return false;
+        }
         if is_newest {
             self.index.set(block, mapping);
         }
@@ -409,14 +419,26 @@ impl IndexBuilder {
 
     /// Marks all further entries as inherited.
     pub fn begin_parent(&mut self) {
+        if self.own.is_none() {
+            self.own = Some(Box::new((self.trimmed.clone(), self.masked.clone())));
+        }
         for (&start, &end) in &self.masked.0 {
             self.trimmed.insert(start, end);
         }
     }
 
-    /// The ranges in which nothing is inherited.
+    /// The ranges in which the image itself inherits nothing.
     pub fn masked(&self) -> &RangeSet {
-        &self.masked
+        self.own.as_ref().map_or(&self.masked, |own| &own.1)
+    }
+
+    /// Begins to take the entries of ancestors again, from the newest on, although some were taken
+    /// already. Those that were taken are all that count after `up_to`.
+    pub fn begin_ancestors_again(&mut self, up_to: Lsn) {
+        if let Some(own) = self.own.take() {
+            (self.trimmed, self.masked) = *own;
+        }
+        self.inherited_up_to = up_to;
     }
 
     /// Notes that a block found before has been copied to another place.

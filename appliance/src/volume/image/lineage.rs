@@ -1,7 +1,7 @@
 //! What the retention rules need to know of a pool, apart from its archive.
 
 use crate::archive::retention::{
-    ArchiveView, ArchivedSegment, Generation, NamedPoints, SegmentRange, SnapshotPoint, SynchPoint,
+    ArchiveView, ArchivedSegment, Generation, NamedPoints, SegmentRange, SessionPoints, SnapshotPoint, SynchPoint,
 };
 use crate::log::reader::LsnRange;
 use crate::log::time::ClockStatus;
@@ -25,6 +25,8 @@ pub struct Lineage {
     pub synchs: SynchTable,
     /// The snapshots.
     pub(crate) snapshots: Snapshots,
+    /// The sessions on points of the past.
+    pub sessions: Vec<SessionPoints>,
     /// The images with a parent: those that exist now, and deleted ones while points at which they
     /// existed may be kept.
     pub generations: Vec<Generation>,
@@ -58,6 +60,7 @@ impl Lineage {
             segment_blocks: self.segment_blocks,
             segments,
             named: self,
+            sessions: &self.sessions,
             generations: &self.generations,
             gaps: &self.gaps,
             on_primary: &self.on_primary,
@@ -88,6 +91,11 @@ impl Pool {
     pub fn lineage(&self) -> Lineage {
         let (state, log) = (self.state.borrow(), self.log.borrow());
         let catalog: &Catalog = &state.catalog;
+        let sessions = catalog.sessions.iter().map(|session| SessionPoints {
+            oldest: Lsn(session.oldest),
+            newest: Lsn(session.newest),
+            name: session.name.clone(),
+        });
         let segment_blocks = log.geometry().segment_blocks;
         let generations = catalog.images.iter().filter_map(|image| {
             image.parent.map(|parent| Generation {
@@ -97,7 +105,7 @@ impl Pool {
                 born_lsn: Lsn(image.born_lsn),
                 // Up to the change that records the hydration, its points are also looked up in the
                 // parent.
-                gone_lsn: image.hydrated_lsn.map(|hydrated| Lsn(hydrated).plus(segment_blocks)),
+                gone_lsn: image.independent_from().map(|from| Lsn(from).plus(segment_blocks)),
             })
         });
         let gone = catalog.gone_images.iter().filter(|gone| catalog.image(gone.id).is_none());
@@ -124,6 +132,7 @@ impl Pool {
             on_primary,
             synchs: state.synchs.share(),
             snapshots: catalog.snapshots.clone(),
+            sessions: sessions.collect(),
             generations: generations.chain(gone).collect(),
             change_lsn: state.catalog.change_lsn(),
             gaps: catalog.gaps.iter().chain(&catalog.lost).copied().collect(),

@@ -6,6 +6,7 @@
 //! | `image_ids` | the ids of images, whose number is limited |
 //! | `volume` | one volume while the pool is open: its index and the counters that belong to it |
 //! | `volumes` | the table of all volumes |
+//! | `rebase` | sets a volume to another state of the past |
 //! | `trouble` | why a volume cannot use what it inherited |
 //! | `hydrate` | copies everything that an image inherited into entries of its own |
 //! | `lineage` | which images descend from which, for retention |
@@ -14,6 +15,7 @@ mod hydrate;
 pub(in crate::volume) mod image_ids;
 pub mod index;
 pub(in crate::volume) mod lineage;
+pub(in crate::volume) mod rebase;
 pub(in crate::volume) mod trouble;
 pub(in crate::volume) mod volume;
 pub(in crate::volume) mod volumes;

@@ -42,10 +42,14 @@ pub(in crate::volume) struct NewVolume {
     pub(in crate::volume) image: ImageId,
     /// Its index.
     pub(in crate::volume) index: VolumeIndex,
-    /// Mappings above this LSN are its own.
+    /// Mappings above this LSN are resident.
     pub(in crate::volume) resident_above: Lsn,
-    /// Whether it keeps inherited blocks on the primary device.
+    /// Whether it keeps all inherited blocks on the primary device.
     pub(in crate::volume) keeps_inherited: bool,
+    /// Whether some inherited blocks are resident.
+    pub(in crate::volume) holds_inherited: bool,
+    /// Whether its image may have entries.
+    pub(in crate::volume) is_written: bool,
     /// Whether it may inherit anything.
     pub(in crate::volume) inherits: bool,
     /// Where the log ends.
@@ -68,13 +72,19 @@ pub(in crate::volume) struct Volume {
     /// Mappings above this LSN are resident: the log keeps their blocks in the working set.
     /// Mappings at or below it are inherited.
     resident_above: Lsn,
-    /// Whether inherited blocks are resident too, because there is no archive from which they can
-    /// be read.
+    /// Whether all inherited blocks are resident too, because there is no archive from which they
+    /// can be read.
     keeps_inherited: bool,
+    /// Whether some inherited blocks are resident: entries of its ancestors may be its blocks.
+    holds_inherited: bool,
+    /// Whether its image may have entries of its own.
+    is_written: bool,
     /// Whether it may inherit anything: if so, its trims must be remembered as long as it exists.
     inherits: bool,
     /// Whether a hydration of it is running.
     hydrating: bool,
+    /// While what it inherited is looked up: how many segments were read, and how many there are.
+    loading: Option<(u64, u64)>,
     /// What prevents it from using what it inherited.
     trouble: Option<Trouble>,
     /// The position of its newest write or trim, or a later one: its state has not changed since.
@@ -86,6 +96,38 @@ pub(in crate::volume) struct Volume {
     /// Whether it was created without reserving its capacity.
     thin: bool,
     stats: VolumeStats,
+}
+
+/// Another state for a volume, see [`Volume::rebase`].
+pub(in crate::volume) struct Rebased {
+    /// Its image; none of its entries is in the log.
+    pub(in crate::volume) image: ImageId,
+    /// Its size.
+    pub(in crate::volume) size_blocks: u64,
+    /// Its index.
+    pub(in crate::volume) index: Index,
+    /// Mappings above this LSN are resident.
+    pub(in crate::volume) resident_above: Lsn,
+    /// How many there are.
+    pub(in crate::volume) resident: u64,
+    /// Whether it needs its parent.
+    pub(in crate::volume) inherits: bool,
+    /// Where the log ends.
+    pub(in crate::volume) changed_lsn: Lsn,
+}
+
+/// The state that a volume had before [`Volume::rebase`], whose blocks still count.
+pub(in crate::volume) struct Outgoing {
+    /// Its index.
+    pub(in crate::volume) index: Index,
+    /// Its image.
+    pub(in crate::volume) image: ImageId,
+    /// Mappings above this LSN are resident.
+    pub(in crate::volume) above: Lsn,
+    /// How many there are, with those in parts that a large trim has cut out.
+    pub(in crate::volume) resident: u64,
+    /// What prevented it from using what it inherited.
+    pub(in crate::volume) trouble: Option<Trouble>,
 }
 
 /// What a trim removed.
@@ -109,8 +151,11 @@ impl Volume {
             uncertain_blocks: 0,
             resident_above: new.resident_above,
             keeps_inherited: new.keeps_inherited,
+            holds_inherited: new.holds_inherited,
+            is_written: new.is_written,
             inherits: new.inherits,
             hydrating: false,
+            loading: None,
             trouble: None,
             changed_lsn: new.changed_lsn,
             masked: RangeSet::default(),
@@ -150,6 +195,14 @@ impl Volume {
 
     pub(in crate::volume) fn keeps_inherited(&self) -> bool {
         self.keeps_inherited
+    }
+
+    pub(in crate::volume) fn holds_inherited(&self) -> bool {
+        self.holds_inherited
+    }
+
+    pub(in crate::volume) fn is_written(&self) -> bool {
+        self.is_written
     }
 
     pub(in crate::volume) fn is_hydrating(&self) -> bool {
@@ -256,6 +309,7 @@ impl Volume {
             VolumeIndex::Inherits(_) => return Err(Refusal::Busy),
             VolumeIndex::Failed(_) => return Err(Refusal::Error(IoError::NotNow)),
         };
+        self.is_written = true;
         let mut new_blocks = 0;
         for offset in 0..len_blocks {
             let at = first + offset;
@@ -310,6 +364,7 @@ impl Volume {
             VolumeIndex::Inherits(_) => return Err(Refusal::Busy),
             VolumeIndex::Failed(_) => return Err(Refusal::Error(IoError::NotNow)),
         };
+        self.is_written = true;
         let mut cut = is_large.then(|| index.empty_like());
         let mut freed = 0;
         for (done, (&(block, len_blocks), &hides)) in part.iter().zip(hiding).enumerate() {
@@ -348,6 +403,7 @@ impl Volume {
     /// Points the index to the new place of a copied block. Returns whether the block was
     /// inherited, and is resident now.
     pub(in crate::volume) fn move_block(&mut self, block: u64, mapping: Mapping) -> bool {
+        self.is_written = true;
         let before = match &mut self.index {
             VolumeIndex::Ready(index) => index.set(block, mapping),
             VolumeIndex::Inherits(builder) | VolumeIndex::Failed(builder) => {
@@ -360,6 +416,17 @@ impl Volume {
         self.resident += u64::from(is_new);
         self.assert_counted();
         is_new
+    }
+
+    /// Replaces an inherited mapping by another of the same content, if the block still has it.
+    pub(in crate::volume) fn settle(&mut self, block: u64, from: Mapping, to: Mapping) {
+        assert!(from.lsn() <= self.resident_above && to.lsn() <= self.resident_above, "both are inherited");
+        if let VolumeIndex::Ready(index) = &mut self.index
+            && index.get(block) == from
+            && !to.is_none()
+        {
+            index.set(block, to);
+        }
     }
 
     /// Counts the resident blocks of a volume that has just been added. Returns how many there are.
@@ -393,9 +460,7 @@ impl Volume {
     /// now.
     pub(in crate::volume) fn take_inherited(&mut self, mut inherited: Index, log: &mut Log) -> (u64, u64) {
         // Its own blocks may have been copied forward during the lookup.
-        self.own_index().visit(|block, mapping| {
-            inherited.set(block, mapping);
-        });
+        inherited.overlay(self.own_index());
         if !self.keeps_inherited {
             self.index = VolumeIndex::Ready(inherited);
             self.assert_counted();
@@ -428,6 +493,40 @@ impl Volume {
         self.masked = masked;
     }
 
+    /// Shows another state of the past from now on: replaces image, size and index, and what belongs
+    /// to them. Id, name and counters of I/O stay. The caller has counted the new resident blocks in
+    /// their segments, and buries what is returned.
+    pub(in crate::volume) fn rebase(&mut self, to: Rebased) -> Outgoing {
+        let index = std::mem::replace(&mut self.index, VolumeIndex::Ready(to.index));
+        let outgoing = Outgoing {
+            index: match index {
+                VolumeIndex::Ready(index) => index,
+                VolumeIndex::Inherits(builder) | VolumeIndex::Failed(builder) => builder.finish(),
+            },
+            image: self.image,
+            above: self.resident_above,
+            resident: self.resident,
+            trouble: self.trouble.take(),
+        };
+        self.image = to.image;
+        self.size_blocks = to.size_blocks;
+        self.resident_above = to.resident_above;
+        self.resident = to.resident;
+        self.holds_inherited = to.resident > 0;
+        self.inherits = to.inherits;
+        self.is_written = !to.inherits;
+        self.changed_lsn = to.changed_lsn;
+        self.masked = RangeSet::default();
+        (self.uncertain_below, self.uncertain_blocks) = (Lsn(0), 0);
+        self.assert_counted();
+        outgoing
+    }
+
+    /// Gives it another name.
+    pub(in crate::volume) fn rename(&mut self, name: String) {
+        self.name = name;
+    }
+
     /// Sets a larger size.
     pub(in crate::volume) fn grow(&mut self, size_blocks: u64) {
         assert!(size_blocks >= self.size_blocks, "a volume never shrinks");
@@ -458,6 +557,17 @@ impl Volume {
         }
     }
 
+    /// Notes how many of how many segments were read to look up what it inherited.
+    pub(in crate::volume) fn note_loading(&mut self, read: u64, of: u64) {
+        self.loading = Some((read, of));
+    }
+
+    /// How much of what it inherited was looked up, in percent, while it is loading.
+    pub(in crate::volume) fn loading_percent(&self) -> Option<u64> {
+        let (read, of) = self.loading.filter(|_| matches!(self.index, VolumeIndex::Inherits(_)))?;
+        Some(read * 100 / of.max(1))
+    }
+
     /// Sets whether a hydration of it is running.
     pub(in crate::volume) fn set_hydrating(&mut self, hydrating: bool) {
         self.hydrating = hydrating;
@@ -466,6 +576,7 @@ impl Volume {
     /// Notes that nothing in it is inherited any longer.
     pub(in crate::volume) fn note_hydrated(&mut self) {
         self.inherits = false;
+        self.is_written = true;
         self.masked = RangeSet::default();
     }
 

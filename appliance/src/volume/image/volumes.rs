@@ -87,8 +87,8 @@ impl Volumes {
         self.place(|volume| volume.image() == image && volume.holds(block, mapping))
     }
 
-    /// The images that hold an entry of `image` as resident: the image itself, and, if clones keep
-    /// inherited blocks on the primary device, these clones.
+    /// The images that hold an entry of `image` as resident: the image itself, and those of volumes
+    /// that keep what they inherited on the primary device.
     pub(in crate::volume) fn owners_of(
         &self,
         image: ImageId,
@@ -97,7 +97,7 @@ impl Volumes {
     ) -> SmallVec<[ImageId; 1]> {
         let owners = self
             .iter()
-            .filter(|volume| volume.image() == image || volume.keeps_inherited())
+            .filter(|volume| volume.image() == image || volume.holds_inherited())
             .filter(|volume| volume.holds(block, mapping));
         owners.map(Volume::image).collect()
     }

@@ -16,18 +16,20 @@ use crate::log::format::{EntryKind, EventKind};
 use crate::log::reader::LsnRange;
 use crate::log::table::Mask;
 use crate::log::{
-    CreateLog, Environment, FailureCause, LogError, LogFailure, Lsn, Recycling, create, recover,
+    CreateLog, Environment, FailureCause, ImageId, LogError, LogFailure, Lsn, Recycling, SegmentSeq, create,
+    recover,
 };
 use crate::reactor::yield_now;
 use crate::volume::catalog::{Catalog, CatalogImage};
 use crate::volume::error::VolumeError;
 use crate::volume::history::event::{EventCollector, FoundEvent};
-use crate::volume::history::past::{Nowhere, ScanReport, see};
+use crate::volume::history::past::{Loading, Nowhere, ScanReport, see};
 use crate::volume::history::synch_table::SynchTable;
 use crate::volume::image::index::{IndexBuilder, RangeSet};
 use crate::volume::image::trouble::Trouble;
-use crate::volume::image::volume::VolumeIndex;
+use crate::volume::image::volume::{Volume, VolumeIndex};
 use crate::volume::info::{SynchInfo, VolumeEvent};
+use crate::volume::manage::heirs::Heirs;
 use crate::volume::pool::{Pool, READ_AHEAD_BLOCKS_DEFAULT};
 use crate::volume::request::{MAX_IO_BLOCKS, VolumeId};
 use crate::volume::space::capacity::OVERPROVISIONING_PERCENT_RANGE;
@@ -115,7 +117,8 @@ impl Pool {
             .collect();
         let clones: HashSet<u32> =
             catalog.images.iter().filter(|image| image.inherits()).map(|image| image.id).collect();
-        let (synchs, holes) = pool.scan_all(&mut builders, &clones).await?;
+        let mut heirs = Heirs::new(&catalog, newest, |at| pool.window_before(at));
+        let (synchs, holes) = pool.scan_all(&mut builders, &clones, &mut heirs).await?;
         for hole in holes {
             if catalog.add_lost(hole) {
                 is_news = true;
@@ -128,7 +131,7 @@ impl Pool {
         pool.state.borrow_mut().problems.remember_gaps(&catalog.gaps);
         pool.begin_with(&mut catalog)?;
         pool.state.borrow_mut().volumes.set_keeps_inherited(options.recycling == Recycling::Discard);
-        pool.adopt(catalog, builders, synchs);
+        pool.adopt(catalog, builders, &heirs, synchs);
         pool.adopt_working_set().await?;
         if pool.state.borrow().volumes.keeps_inherited() {
             // The inherited blocks of clones must be counted before any slot is reassigned.
@@ -227,6 +230,7 @@ impl Pool {
         &self,
         builders: &mut HashMap<u32, IndexBuilder>,
         clones: &HashSet<u32>,
+        heirs: &mut Heirs,
     ) -> Result<(SynchTable, Vec<LsnRange>), VolumeError> {
         let (sequences, reach) = {
             let log = self.log.borrow();
@@ -259,6 +263,7 @@ impl Pool {
                     Some(EntryKind::Event) => collector.see(&placed),
                     _ if sequence.0 >= reach => {
                         let (image, block) = (placed.entry.image(), placed.entry.block());
+                        heirs.see(builders, &placed);
                         if let Some(builder) = builders.get_mut(&image.0) {
                             let len_blocks = placed.entry.value();
                             // If newer trims and masks hide the same, it need not be copied
@@ -299,7 +304,14 @@ impl Pool {
         Ok((!table.is_empty()).then_some(table))
     }
 
-    fn adopt(&self, catalog: Catalog, mut builders: HashMap<u32, IndexBuilder>, synchs: SynchTable) {
+    fn adopt(
+        &self,
+        catalog: Catalog,
+        mut builders: HashMap<u32, IndexBuilder>,
+        heirs: &Heirs,
+        synchs: SynchTable,
+    ) {
+        heirs.finish(&mut builders);
         let volumes = catalog.volumes.clone();
         let masked: HashMap<u32, RangeSet> =
             builders.iter().map(|(&image, builder)| (image, builder.masked().clone())).collect();
@@ -315,9 +327,14 @@ impl Pool {
             };
             let index =
                 if inherits { VolumeIndex::Inherits(builder) } else { VolumeIndex::Ready(builder.finish()) };
-            let id = self.add_volume(&volume.name, index);
+            let is_written = heirs.is_written(volume.image);
+            let id = self.add_volume(&volume.name, index, is_written);
             let mut state = self.state.borrow_mut();
-            state.count_resident(&mut self.log.borrow_mut(), id);
+            let mut log = self.log.borrow_mut();
+            state.count_resident(&mut log, id);
+            if state.volumes.get(id).is_some_and(Volume::holds_inherited) {
+                log.watch_demand();
+            }
             if let Some(opened) = state.volumes.get_mut(id) {
                 opened.set_uncertain_below(uncertain_below);
                 opened.set_masked(masked.get(&volume.image).cloned().unwrap_or_default());
@@ -363,34 +380,17 @@ impl Pool {
                 })
             };
             let Some((mut builder, image, name, catalog)) = found else { continue };
-            let parent = catalog.image(image.0).and_then(|image| image.parent);
-            let mut report = ScanReport::default();
-            let result = match parent {
-                Some(parent) => {
-                    builder.begin_parent();
-                    let nowhere = if self.state.borrow().volumes.keeps_inherited() {
-                        Nowhere::Skip
-                    } else {
-                        Nowhere::Hole
-                    };
-                    self.scan_generations(
-                        &catalog,
-                        parent.image,
-                        Lsn(parent.lsn),
-                        &mut builder,
-                        &mut report,
-                        nowhere,
-                    )
-                    .await
-                }
-                None => Ok(()),
-            };
+            let loading = Loading { volume: id, read: 0, of: 0 };
+            let mut report = ScanReport { loading: Some(loading), ..ScanReport::default() };
+            let result = self.scan_ancestors(&catalog, image, &mut builder, &mut report).await;
             let state = &mut *self.state.borrow_mut();
-            state.report_trouble(id, result.as_ref().err().map(|error| Trouble::of_lookup(&name, error)));
-            let Some(volume) = state.volumes.get_mut(id) else { continue };
-            if volume.ready_index().is_some() {
+            // It may have been set to another state meanwhile.
+            let is_same = |volume: &&Volume| volume.image() == image && volume.ready_index().is_none();
+            if state.volumes.get(id).filter(is_same).is_none() {
                 continue;
             }
+            state.report_trouble(id, result.as_ref().err().map(|error| Trouble::of_lookup(&name, error)));
+            let Some(volume) = state.volumes.get_mut(id) else { continue };
             if result.is_err() {
                 volume.fail_lookup();
                 continue;
@@ -407,6 +407,38 @@ impl Pool {
                 log.watch_demand();
             }
         }
+    }
+}
+
+impl Pool {
+    /// Feeds a builder with what an image inherited, apart from what is resident: the start found
+    /// that in the working set ([`Heirs`]).
+    async fn scan_ancestors(
+        &self,
+        catalog: &Catalog,
+        image: ImageId,
+        builder: &mut IndexBuilder,
+        report: &mut ScanReport,
+    ) -> Result<(), VolumeError> {
+        let keeps_inherited = self.state.borrow().volumes.keeps_inherited();
+        let nowhere = if keeps_inherited { Nowhere::Skip } else { Nowhere::Hole };
+        if let Some(part) = catalog.image(image.0).and_then(|image| image.resident) {
+            builder.begin_ancestors_again(Lsn(part.above));
+        }
+        let generations = catalog.generations(image.0, Lsn::MAX, |at| self.window_before(at));
+        if let Some(loading) = &mut report.loading {
+            let geometry = self.log.borrow().geometry();
+            let segments = generations.iter().skip(1).map(|generation| {
+                let from = generation.above.max(self.window_before(generation.up_to).plus(1));
+                geometry.sequence_of(generation.up_to).0 + 1 - geometry.sequence_of(from).0
+            });
+            loading.of = segments.sum();
+        }
+        for generation in generations.into_iter().skip(1) {
+            builder.begin_parent();
+            self.scan_image(generation, builder, report, nowhere).await?;
+        }
+        Ok(())
     }
 }
 

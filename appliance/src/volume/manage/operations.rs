@@ -76,7 +76,7 @@ impl Pool {
                 add_volume(catalog, volume)
             })
             .await?;
-        let id = self.add_volume(&request.name, VolumeIndex::Ready(Index::new(size_blocks)));
+        let id = self.add_volume(&request.name, VolumeIndex::Ready(Index::new(size_blocks)), false);
         recovery::stable(&self.log, lsn.plus(1)).await?;
         self.announce(id, &request.name)
     }
@@ -88,10 +88,14 @@ impl Pool {
     pub async fn delete_volume(self: Rc<Self>, name: String) -> Result<(), VolumeError> {
         let lsn = self
             .change(|catalog, head| {
-                if !catalog.remove_volume(&name) {
-                    return Err(VolumeError::NoSuchVolume { name: name.clone() });
+                let image = catalog.volume(&name).map(|volume| volume.image);
+                let image = image.ok_or_else(|| VolumeError::NoSuchVolume { name: name.clone() })?;
+                catalog.remove_volume(&name);
+                if self.leaves_nothing(catalog, image) {
+                    catalog.remove_image(image);
                 }
-                catalog.prune_images(self.behind_change(head));
+                catalog.forget_sessions();
+                self.prune_images(catalog, head);
                 Ok(())
             })
             .await?;
@@ -283,7 +287,7 @@ impl Pool {
     }
 
     /// Refuses a volume that the pool has no capacity for.
-    fn check_capacity(&self, more_blocks: u64) -> Result<(), VolumeError> {
+    pub(in crate::volume) fn check_capacity(&self, more_blocks: u64) -> Result<(), VolumeError> {
         let (state, log) = (self.state.borrow(), self.log.borrow());
         let Some(capacity) = state.capacity_of(&log) else { return Ok(()) };
         let taken = state.taken_blocks(&log);
@@ -330,6 +334,11 @@ impl Pool {
         self.log.borrow().format_version()
     }
 
+    /// Drops images that nothing needs, in a change that is made while the log ends at `head`.
+    pub(in crate::volume) fn prune_images(&self, catalog: &mut Catalog, head: Lsn) {
+        catalog.prune_images(self.behind_change(head), head, |at| self.window_before(at));
+    }
+
     /// A position at or after that of a change that is made while the log ends at `head`: its event
     /// goes to this segment or to the next.
     pub(in crate::volume) fn behind_change(&self, head: Lsn) -> Lsn {
@@ -337,22 +346,25 @@ impl Pool {
     }
 
     /// Makes a volume of the catalog usable; it is announced later. The caller counts its resident
-    /// blocks.
-    pub(in crate::volume) fn add_volume(&self, name: &str, index: VolumeIndex) -> VolumeId {
+    /// blocks. `is_written`: whether its image may have entries already.
+    pub(in crate::volume) fn add_volume(&self, name: &str, index: VolumeIndex, is_written: bool) -> VolumeId {
         let mut state = self.state.borrow_mut();
         let entry = state.catalog.volume(name).expect("the catalog was changed first");
         let image = state.catalog.image(entry.image);
         let is_clone = image.is_some_and(|image| image.parent.is_some());
         let keeps_inherited = is_clone && state.volumes.keeps_inherited();
-        let born_lsn = image.map_or(0, |image| image.born_lsn);
+        let resident = image.and_then(|image| image.resident);
+        let own_above = image.map_or(0, |image| resident.map_or(image.born_lsn, |part| part.above));
         let volume = Volume::new(NewVolume {
             name: name.to_owned(),
             size_blocks: entry.size_blocks,
             read_only: entry.read_only,
             image: ImageId(entry.image),
             index,
-            resident_above: Lsn(if is_clone && !keeps_inherited { born_lsn } else { 0 }),
+            resident_above: Lsn(if is_clone && !keeps_inherited { own_above } else { 0 }),
             keeps_inherited,
+            holds_inherited: keeps_inherited || resident.is_some(),
+            is_written,
             inherits: image.is_some_and(CatalogImage::inherits),
             changed_lsn: Lsn(self.log.borrow().head_lsn().0.saturating_sub(1)),
             thin: entry.thin,
@@ -381,6 +393,7 @@ pub(in crate::volume) fn add_image(
         hydrated_lsn: None,
         hydrating: false,
         uncertain_below: 0,
+        resident: None,
     });
     Ok(id)
 }

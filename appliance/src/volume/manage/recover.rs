@@ -272,6 +272,7 @@ impl Pool {
                 hydrated_lsn: None,
                 hydrating,
                 uncertain_below: 0,
+                resident: None,
             });
             catalog.change_volume(|volume| volume.image == image, |volume| volume.image = id);
         }

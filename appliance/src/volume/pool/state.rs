@@ -25,6 +25,7 @@ use crate::volume::history::synchs::Synchs;
 use crate::volume::image::volumes::Volumes;
 use crate::volume::problems::Problems;
 use crate::volume::request::VolumeId;
+use crate::volume::session::state::Sessions;
 use crate::volume::space::capacity::Capacity;
 use crate::volume::space::cleaner::{Cleaner, CleanerSide};
 use crate::volume::space::reshaping::Reshaping;
@@ -38,6 +39,8 @@ pub(in crate::volume) struct State {
     pub(in crate::volume) volumes: Volumes,
     /// The synchs that can be restored.
     pub(in crate::volume) synchs: Synchs,
+    /// The sessions on points of the past.
+    pub(in crate::volume) sessions: Sessions,
     /// Changes of the set of volumes, for the target.
     pub(in crate::volume) events: VolumeEvents,
     /// The problems for the operator.
@@ -81,6 +84,7 @@ impl State {
             catalog: PresentCatalog::default(),
             volumes: Volumes::default(),
             synchs: Synchs::default(),
+            sessions: Sessions::default(),
             events: VolumeEvents::default(),
             problems: Problems::default(),
             capacity: Capacity::default(),

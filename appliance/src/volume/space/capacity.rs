@@ -53,6 +53,8 @@ struct Buried {
     above: Lsn,
     /// The volume whose accounts still include it.
     of: Option<VolumeId>,
+    /// Whether blocks of it count in their segments.
+    is_counted: bool,
 }
 
 /// How many data blocks may be live in a pool of this geometry.
@@ -103,14 +105,23 @@ impl Capacity {
     }
 
     /// Subtracts the blocks of a deleted volume, a part in each turn, because a large volume has
-    /// many. The volume's own counts have been subtracted already.
-    pub(in crate::volume) fn bury(&mut self, index: Index, above: Lsn) {
-        self.buried.push_back(Buried { index, above, of: None });
+    /// many. The volume's own counts have been subtracted already; `resident` is how many of its
+    /// blocks count in their segments.
+    pub(in crate::volume) fn bury(&mut self, index: Index, above: Lsn, resident: u64) {
+        self.buried.push_back(Buried { index, above, of: None, is_counted: resident > 0 });
+    }
+
+    /// The same for the state that a volume had before it was set to another one. Parts that were
+    /// cut out of it count for the volume no more. `resident`: how many of its blocks count.
+    pub(in crate::volume) fn bury_state(&mut self, index: Index, above: Lsn, resident: u64, of: VolumeId) {
+        let parts = self.buried.iter_mut().filter(|buried| buried.of == Some(of));
+        parts.for_each(|buried| buried.of = None);
+        self.buried.push_back(Buried { index, above, of: None, is_counted: resident > 0 });
     }
 
     /// The same for a part that was cut out of a volume, whose accounts include it until then.
     pub(in crate::volume) fn bury_part(&mut self, index: Index, above: Lsn, of: VolumeId) {
-        self.buried.push_back(Buried { index, above, of: Some(of) });
+        self.buried.push_back(Buried { index, above, of: Some(of), is_counted: true });
     }
 
     /// Whether no further large part should be added.
@@ -131,6 +142,12 @@ impl Capacity {
     /// One turn of what [`bury`](Self::bury) started. Returns how much was done.
     pub(in crate::volume) fn dig(&mut self, volumes: &mut Volumes, log: &mut Log) -> usize {
         let Some(buried) = self.buried.front_mut() else { return 0 };
+        if !buried.is_counted {
+            if buried.index.drop_some(BURIED_LEAVES_PER_TURN) {
+                self.buried.pop_front();
+            }
+            return 1;
+        }
         let (above, of) = (buried.above, buried.of);
         let (mut removed, mut freed) = (0, 0);
         let is_done = buried.index.take_some(BURIED_LEAVES_PER_TURN, |gone| {

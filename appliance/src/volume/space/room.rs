@@ -34,8 +34,8 @@ impl State {
         if volume.is_thin() {
             self.capacity.remove_thin(volume.resident());
         }
-        let above = volume.resident_above();
-        self.capacity.bury(volume.into_index(), above);
+        let (above, resident) = (volume.resident_above(), volume.resident());
+        self.capacity.bury(volume.into_index(), above, resident);
     }
 
     /// Refuses a clone that would keep more on the primary device than the device can hold, or more

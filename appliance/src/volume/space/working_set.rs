@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use crate::dma::BLOCK_BYTES;
 use crate::log::geometry::RESERVE_SLOTS;
-use crate::log::{Geometry, Log, Recycling, SegmentSeq, recovery};
+use crate::log::{Geometry, Log, Lsn, Recycling, SegmentSeq, recovery};
 use crate::reactor::yield_now;
 use crate::volume::catalog::reach;
 use crate::volume::error::VolumeError;
@@ -215,6 +215,14 @@ impl Pool {
     pub(in crate::volume) fn working_set_at(&self, sequence: SegmentSeq) -> u64 {
         let changes = &self.state.borrow().catalog.working_sets;
         reach(changes, sequence).unwrap_or_else(|| self.log.borrow().geometry().working_set)
+    }
+
+    /// The LSN before the segments that determine the state at a point: the W+1 that end there.
+    pub(in crate::volume) fn window_before(&self, at: Lsn) -> Lsn {
+        let geometry = self.log.borrow().geometry();
+        let newest = geometry.sequence_of(at);
+        let oldest = newest.0.saturating_sub(self.working_set_at(newest));
+        Lsn(geometry.first_lsn(SegmentSeq(oldest)).0.saturating_sub(1))
     }
 }
 

@@ -30,6 +30,11 @@ fn kept_points(rules: &[KeepRule], now_ns: u64, world: &World) -> BTreeSet<u64> 
     };
     kept.extend(world.segments.iter().map(|s| s.sequence.0).rev().find(restorable));
     kept.extend(world.snapshots.iter().map(|snapshot| snapshot.lsn.0 / SEGMENT_BLOCKS));
+    for session in &world.sessions {
+        let (first, last) = (session.oldest.0 / SEGMENT_BLOCKS, session.newest.0 / SEGMENT_BLOCKS);
+        kept.extend(world.segments.iter().map(|s| s.sequence.0).filter(|s| (first..=last).contains(s)));
+        kept.insert(last);
+    }
     for rule in rules {
         match rule {
             KeepRule::EveryWrite(keep) => {
@@ -227,6 +232,7 @@ fn minutes() -> World {
             .collect(),
         synchs: Vec::new(),
         snapshots: Vec::new(),
+        sessions: Vec::new(),
         generations: Vec::new(),
         gaps: Vec::new(),
         never_before: SegmentSeq(8),

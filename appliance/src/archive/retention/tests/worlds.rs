@@ -19,6 +19,7 @@ pub(super) struct World {
     pub(super) segments: Vec<ArchivedSegment>,
     pub(super) synchs: Vec<SynchPoint<'static>>,
     pub(super) snapshots: Vec<SnapshotPoint<'static>>,
+    pub(super) sessions: Vec<SessionPoints>,
     pub(super) generations: Vec<Generation>,
     pub(super) gaps: Vec<LsnRange>,
     pub(super) never_before: SegmentSeq,
@@ -35,6 +36,7 @@ impl World {
             segment_blocks: SEGMENT_BLOCKS,
             segments: &self.segments,
             named: self,
+            sessions: &self.sessions,
             generations: &self.generations,
             gaps: &self.gaps,
             never_before: self.never_before,
@@ -106,6 +108,7 @@ pub(super) fn any_world() -> impl Strategy<Value = World> {
         let synchs =
             proptest::collection::vec((0..head, 0..END_S, proptest::sample::select(vec!["a", "b"])), 0..5);
         let snapshots = proptest::collection::vec(0..head, 0..2);
+        let sessions = proptest::collection::vec((0..head, 0..head), 0..2);
         let generation = (1..head, 0..=100_u64, proptest::option::weighted(0.6, 0..head), 0..100_usize);
         let generations = proptest::collection::vec(generation, 0..5);
         let gaps = proptest::collection::vec((0..head, 1..8_u64), 0..2);
@@ -113,8 +116,10 @@ pub(super) fn any_world() -> impl Strategy<Value = World> {
         let released = proptest::collection::vec(1..6_u64, 0..3);
         let working_sets = proptest::collection::vec(0..5_u64, 1..18);
         let primary = (never_before, released, working_sets);
-        (Just(segments(seeds)), synchs, snapshots, generations, gaps, primary).prop_map(
-            |(segments, synchs, snapshots, mut generations, gaps, (never_before, released, working_sets))| {
+        let pinned = (snapshots, sessions);
+        (Just(segments(seeds)), synchs, pinned, generations, gaps, primary).prop_map(
+            |(segments, synchs, pinned, mut generations, gaps, (never_before, released, working_sets))| {
+                let (snapshots, sessions) = pinned;
                 generations.sort_by_key(|&(born, ..)| born);
                 World {
                     segments,
@@ -131,6 +136,14 @@ pub(super) fn any_world() -> impl Strategy<Value = World> {
                     snapshots: snapshots
                         .into_iter()
                         .map(|lsn| SnapshotPoint { lsn: Lsn(lsn), name: "s" })
+                        .collect(),
+                    sessions: sessions
+                        .into_iter()
+                        .map(|(one, other)| SessionPoints {
+                            oldest: Lsn(one.min(other)),
+                            newest: Lsn(one.max(other)),
+                            name: "t".to_owned(),
+                        })
                         .collect(),
                     generations: generations
                         .into_iter()

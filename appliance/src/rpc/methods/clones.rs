@@ -1,0 +1,125 @@
+//! Rolling back, clones and names: `restore_roll_back`, `clone_*`, `volume_rename`.
+
+use std::rc::Rc;
+
+use serde::Deserialize;
+
+use super::volume::check_unused;
+use crate::rpc::app::App;
+use crate::rpc::error::RpcError;
+use crate::rpc::method::Method;
+use crate::rpc::params::NoParams;
+use crate::volume::{CloneSpace, Point, RollBackInfo, VolumeInfo};
+
+pub(super) fn methods() -> Vec<Method> {
+    vec![
+        Method::task(
+            "restore_roll_back",
+            "Rolls a volume back in place to a point; a snapshot names its state before. With force also while hosts are connected, or while the archive is away and has a part of the point's state.",
+            roll_back,
+        )
+        .changing(),
+        Method::on_reactor("clone_list", "The clones: where they began, and what is their own.", list),
+        Method::task(
+            "clone_reset",
+            "Sets a clone to the point from which it was made, or to another point of its origin; what was written to it is no longer in it.",
+            reset,
+        )
+        .changing(),
+        Method::task(
+            "clone_promote",
+            "Swaps the names of a clone and its origin; with stand_alone starts to make it need its origin no more instead.",
+            promote,
+        )
+        .changing(),
+        Method::task("volume_rename", "Gives a volume another name.", rename).changing(),
+    ]
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RollBackParams {
+    volume: String,
+    at: String,
+    #[serde(default)]
+    force: bool,
+}
+
+async fn roll_back(app: App, params: RollBackParams) -> Result<RollBackInfo, RpcError> {
+    let RollBackParams { volume, at, force } = params;
+    let point: Point = at.parse()?;
+    if !force {
+        check_unused(&app, &volume, "roll it back")?;
+    }
+    let pool = app.pool()?;
+    let done = Rc::clone(&pool).roll_back(volume, point, force).await?;
+    // What is not in the working set is copied in the background; the volume shows its progress.
+    drop(app.local().spawn(pool.hydrate(done.volume.id)));
+    Ok(done)
+}
+
+fn list(app: &App, _: NoParams) -> Result<Vec<CloneSpace>, RpcError> {
+    Ok(app.pool()?.clones())
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ResetParams {
+    name: String,
+    at: Option<String>,
+    #[serde(default)]
+    force: bool,
+}
+
+async fn reset(app: App, params: ResetParams) -> Result<VolumeInfo, RpcError> {
+    let ResetParams { name, at, force } = params;
+    let point = at.map(|at| at.parse::<Point>()).transpose()?;
+    if !force {
+        check_unused(&app, &name, "reset it")?;
+    }
+    Ok(app.pool()?.reset_clone(name, point).await?)
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PromoteParams {
+    name: String,
+    #[serde(default)]
+    stand_alone: bool,
+    #[serde(default)]
+    force: bool,
+}
+
+async fn promote(app: App, params: PromoteParams) -> Result<Vec<VolumeInfo>, RpcError> {
+    let PromoteParams { name, stand_alone, force } = params;
+    let pool = app.pool()?;
+    if stand_alone {
+        let clone = Rc::clone(&pool).begin_hydration(name).await?;
+        drop(app.local().spawn(pool.hydrate(clone.id)));
+        return Ok(vec![VolumeInfo { hydrating: true, ..clone }]);
+    }
+    if !force {
+        check_unused(&app, &name, "promote it")?;
+        let clones = pool.clones();
+        let origin = clones.iter().find(|clone| clone.name == name).and_then(|clone| clone.origin.as_deref());
+        origin.map_or(Ok(()), |origin| check_unused(&app, origin, "give its name to the clone"))?;
+    }
+    Ok(pool.promote_clone(name).await?.into())
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RenameParams {
+    name: String,
+    to: String,
+    #[serde(default)]
+    force: bool,
+}
+
+async fn rename(app: App, params: RenameParams) -> Result<VolumeInfo, RpcError> {
+    let RenameParams { name, to, force } = params;
+    if !force {
+        check_unused(&app, &name, "rename it")?;
+    }
+    Ok(app.pool()?.rename_volume(name, to).await?)
+}

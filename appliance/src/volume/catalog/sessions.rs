@@ -1,0 +1,149 @@
+//! Sessions on points of the past, as the catalog stores them. A session is small, and there are
+//! few: what a step writes is one of them.
+
+use std::collections::HashSet;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::Catalog;
+use crate::log::Lsn;
+
+/// The maximum number of sessions in a pool.
+pub const SESSIONS_MAX: usize = 64;
+/// The maximum number of verdicts of a session.
+pub const VERDICTS_MAX: usize = 256;
+
+/// A session: clones that are moved along the log together.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct CatalogSession {
+    pub(crate) name: String,
+    pub(crate) made_ns: u64,
+    /// At least one; the first one's clone names the session in a change.
+    pub(crate) members: Vec<SessionMember>,
+    /// Where it stands, and the time there.
+    pub(crate) at: u64,
+    pub(crate) time_ns: u64,
+    /// The oldest and the newest position at which it stood: history between them is kept.
+    pub(crate) oldest: u64,
+    pub(crate) newest: u64,
+    /// What was found at positions, in the order of the log, one each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) verdicts: Vec<SessionVerdict>,
+}
+
+/// A volume of a session.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SessionMember {
+    /// The clone that hosts see.
+    pub(crate) clone: Uuid,
+    /// The volume whose past it shows.
+    pub(crate) source: Uuid,
+    /// The name of that volume when the session was opened.
+    pub(crate) name: String,
+}
+
+/// What was found at a position.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SessionVerdict {
+    pub(crate) lsn: u64,
+    pub(crate) time_ns: u64,
+    pub(crate) verdict: Verdict,
+}
+
+/// A verdict on the state at a position.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// It is as it should be.
+    Good,
+    /// It is not.
+    Bad,
+    /// It cannot be said.
+    Skip,
+}
+
+impl CatalogSession {
+    /// What identifies it in a change of the catalog.
+    pub(super) fn key(&self) -> Uuid {
+        self.members.first().map_or(Uuid::nil(), |member| member.clone)
+    }
+
+    /// Moves it to a position.
+    pub(crate) fn stand_at(&mut self, at: Lsn, time_ns: u64) {
+        (self.at, self.time_ns) = (at.0, time_ns);
+        self.oldest = self.oldest.min(at.0);
+        self.newest = self.newest.max(at.0);
+    }
+
+    /// Records a verdict on a position; it replaces the one before.
+    pub(crate) fn judge(&mut self, verdict: SessionVerdict) {
+        match self.verdicts.binary_search_by_key(&verdict.lsn, |known| known.lsn) {
+            Ok(place) => self.verdicts[place] = verdict,
+            Err(place) => self.verdicts.insert(place, verdict),
+        }
+    }
+}
+
+impl Catalog {
+    /// The sessions, oldest first. One without a volume is damage, and left out.
+    pub(in crate::volume) fn sessions(&self) -> impl Iterator<Item = &CatalogSession> {
+        self.sessions.iter().filter(|session| !session.members.is_empty())
+    }
+
+    /// The session of a name.
+    pub(in crate::volume) fn session(&self, name: &str) -> Option<&CatalogSession> {
+        self.sessions().find(|session| session.name == name)
+    }
+
+    /// Forgets the sessions whose clones are gone.
+    pub(in crate::volume) fn forget_sessions(&mut self) {
+        if self.sessions.is_empty() {
+            return;
+        }
+        let clones: HashSet<Uuid> = self.volumes.iter().map(|volume| volume.uuid).collect();
+        self.retain_sessions(|session| {
+            !session.members.is_empty() && session.members.iter().all(|member| clones.contains(&member.clone))
+        });
+    }
+
+    /// The session to which a clone belongs.
+    pub(in crate::volume) fn session_of(&self, clone: Uuid) -> Option<&CatalogSession> {
+        self.sessions.iter().find(|session| session.members.iter().any(|member| member.clone == clone))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    crate::document::numbers!(
+        the_document_has_these_bounds,
+        SESSIONS_MAX => "at most {} sessions (`SESSIONS_MAX`)",
+        VERDICTS_MAX => "at most {} verdicts (`VERDICTS_MAX`)",
+    );
+
+    #[test]
+    fn a_position_has_one_verdict_and_they_are_in_order() {
+        let member = SessionMember { clone: Uuid::nil(), source: Uuid::nil(), name: "v".to_owned() };
+        let mut session = CatalogSession {
+            name: "s".to_owned(),
+            made_ns: 1,
+            members: vec![member],
+            at: 50,
+            time_ns: 1,
+            oldest: 50,
+            newest: 50,
+            verdicts: Vec::new(),
+        };
+        for (lsn, verdict) in
+            [(50, Verdict::Bad), (10, Verdict::Good), (30, Verdict::Skip), (30, Verdict::Bad)]
+        {
+            session.stand_at(Lsn(lsn), lsn);
+            session.judge(SessionVerdict { lsn, time_ns: 1, verdict });
+        }
+        let found: Vec<_> = session.verdicts.iter().map(|known| (known.lsn, known.verdict)).collect();
+        assert_eq!(found, [(10, Verdict::Good), (30, Verdict::Bad), (50, Verdict::Bad)]);
+        assert_eq!((session.at, session.time_ns, session.oldest, session.newest), (30, 30, 10, 50));
+    }
+}

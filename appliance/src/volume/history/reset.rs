@@ -1,0 +1,114 @@
+//! Sets a clone to another point of its origin: the one from which it was made, or any other.
+//!
+//! The origin is the volume with another UUID whose state the clone began with. The clone's own
+//! writes are no longer in it; if there are any, they stay in its history until that expires.
+
+use std::rc::Rc;
+
+use uuid::Uuid;
+
+use crate::log::{ImageId, Lsn, recovery};
+use crate::volume::catalog::{Catalog, CatalogVolume};
+use crate::volume::error::VolumeError;
+use crate::volume::history::point::Point;
+use crate::volume::image::rebase::RebaseKind;
+use crate::volume::image::volume::Volume;
+use crate::volume::info::{CloneSpace, ImageParent, VolumeInfo};
+use crate::volume::pool::Pool;
+use crate::volume::request::VolumeId;
+
+/// How many roll-backs of a clone are followed to its origin.
+const ROLL_BACKS_MAX: usize = 1024;
+
+/// Where a clone began.
+pub(in crate::volume) struct Origin {
+    /// The point.
+    pub(in crate::volume) lsn: Lsn,
+    /// The catalog there.
+    pub(in crate::volume) catalog: Catalog,
+    /// The volume there.
+    pub(in crate::volume) volume: CatalogVolume,
+}
+
+impl Pool {
+    /// Sets a clone to the point from which it was made, or to another point of its origin.
+    ///
+    /// # Errors
+    /// No such volume, or it is no clone; a point that does not exist; no room; a failed pool.
+    /// Nothing has changed then.
+    pub async fn reset_clone(
+        self: Rc<Self>,
+        name: String,
+        point: Option<Point>,
+    ) -> Result<VolumeInfo, VolumeError> {
+        let (id, uuid) = self.identity_of(&name)?;
+        self.refuse_session_clone(uuid)?;
+        let expiries = self.expiries();
+        let origin = self.origin_of(id, uuid, &name).await?;
+        let point = point.unwrap_or(Point::Lsn(origin.lsn.0));
+        let at = Rc::clone(&self).resolve(point).await?;
+        let to = if at.lsn == origin.lsn.0 {
+            self.state_of(origin.catalog, &origin.volume, origin.lsn).await?.0
+        } else {
+            self.past_state(origin.volume.uuid, &at).await?.0
+        };
+        let done =
+            self.rebase(id, &to, RebaseKind::Reset, |_, _| self.check_not_expired(expiries, &at)).await?;
+        recovery::stable(&self.log, done.lsn.plus(1)).await?;
+        self.volume(id).ok_or(VolumeError::NoSuchVolume { name })
+    }
+
+    /// The volumes that inherit from another one, by name.
+    pub fn clones(&self) -> Vec<CloneSpace> {
+        let volumes = self.volumes();
+        let state = self.state.borrow();
+        let clone = |volume: &VolumeInfo| {
+            let parent = volume.parent?;
+            let of = state.volumes.of_image(ImageId(parent.image));
+            Some(CloneSpace {
+                name: volume.name.clone(),
+                origin: of.map(|volume| volume.name().to_owned()),
+                parent,
+                state: volume.state,
+                loading_percent: state.volumes.get(volume.id).and_then(Volume::loading_percent),
+                hydrating: volume.hydrating,
+                read_only: volume.read_only,
+                own_blocks: volume.mapped_blocks - volume.inherited_blocks,
+                shared_blocks: volume.inherited_blocks,
+            })
+        };
+        volumes.iter().filter_map(clone).collect()
+    }
+
+    /// Where a clone began.
+    pub(in crate::volume) async fn origin_of(
+        &self,
+        id: VolumeId,
+        uuid: Uuid,
+        name: &str,
+    ) -> Result<Origin, VolumeError> {
+        let mut parent = self.parent_of(id);
+        for _ in 0..ROLL_BACKS_MAX {
+            let Some(ImageParent { image, lsn }) = parent else { break };
+            let lsn = Lsn(lsn);
+            let catalog = self.catalog_at(lsn).await?;
+            let Some(volume) = catalog.volumes.iter().find(|volume| volume.image == image).cloned() else {
+                break;
+            };
+            if volume.uuid != uuid {
+                return Ok(Origin { lsn, catalog, volume });
+            }
+            // It was rolled back, or recovered: its own earlier image.
+            parent = catalog.image(image).and_then(|image| image.parent);
+        }
+        let reason = format!("'{name}' is not a clone: it did not begin with the state of another volume");
+        Err(VolumeError::Invalid { what: "volume", reason })
+    }
+
+    /// The parent of a volume's image, whether it still needs it or not.
+    fn parent_of(&self, id: VolumeId) -> Option<ImageParent> {
+        let state = self.state.borrow();
+        let image = state.volumes.get(id)?.image();
+        state.catalog.image(image.0)?.parent
+    }
+}

@@ -1,0 +1,97 @@
+//! Names of volumes: renames one, and swaps those of a clone and its origin.
+//!
+//! Hosts find a volume by its name, which is in its NQN. So hosts that are connected lose a volume
+//! that gets another name, and find under the old name whatever has it then: the caller refuses
+//! while a host is connected. UUIDs, contents and history stay with the volume; points of the past
+//! know it by the name that it had then.
+
+use std::rc::Rc;
+
+use crate::log::{Lsn, recovery};
+use crate::volume::catalog::Catalog;
+use crate::volume::error::VolumeError;
+use crate::volume::info::{VolumeEvent, VolumeInfo};
+use crate::volume::manage::operations::check_name;
+use crate::volume::pool::Pool;
+use crate::volume::request::VolumeId;
+
+impl Pool {
+    /// Gives a volume another name.
+    ///
+    /// # Errors
+    /// No such volume, a bad name, a name that exists, a failed pool.
+    pub async fn rename_volume(self: Rc<Self>, name: String, to: String) -> Result<VolumeInfo, VolumeError> {
+        check_name("volume name", &to)?;
+        let (id, _) = self.identity_of(&name)?;
+        let lsn = self
+            .change(|catalog, _| {
+                if catalog.volume(&to).is_some() {
+                    return Err(VolumeError::VolumeExists { name: to.clone() });
+                }
+                set_name(catalog, &name, &to)
+            })
+            .await?;
+        self.put_names_in_force(&[(id, &to)], lsn).await?;
+        self.volume(id).ok_or(VolumeError::NoSuchVolume { name: to })
+    }
+
+    /// Swaps the names of a clone and its origin. Returns both, the clone first.
+    ///
+    /// # Errors
+    /// No such volume, or it is no clone; its origin was deleted; a failed pool.
+    pub async fn promote_clone(self: Rc<Self>, name: String) -> Result<[VolumeInfo; 2], VolumeError> {
+        let (id, uuid) = self.identity_of(&name)?;
+        let origin = self.origin_of(id, uuid, &name).await?.volume;
+        let mut swapped = None;
+        let lsn = self
+            .change(|catalog, _| {
+                let known = catalog.volumes.iter().find(|volume| volume.uuid == origin.uuid);
+                let Some(other) = known.map(|volume| volume.name.clone()) else {
+                    let reason = format!(
+                        "the origin of '{name}', which was '{}', was deleted; `varve volume rename` gives the clone its name",
+                        origin.name
+                    );
+                    return Err(VolumeError::Invalid { what: "volume", reason });
+                };
+                if catalog.volume(&name).is_none_or(|volume| volume.uuid != uuid) {
+                    return Err(VolumeError::NoSuchVolume { name: name.clone() });
+                }
+                // No volume has this name in between: it is no valid one.
+                set_name(catalog, &other, "")?;
+                set_name(catalog, &name, &other)?;
+                set_name(catalog, "", &name)?;
+                swapped = Some(other);
+                Ok(())
+            })
+            .await?;
+        let other = swapped.expect("the change that was made has swapped names");
+        let other_id = self.state.borrow().volumes.find(&other);
+        let other_id = other_id.ok_or_else(|| VolumeError::NoSuchVolume { name: other.clone() })?;
+        self.put_names_in_force(&[(id, &other), (other_id, &name)], lsn).await?;
+        let info = |id| self.volume(id).ok_or_else(|| VolumeError::NoSuchVolume { name: name.clone() });
+        Ok([info(id)?, info(other_id)?])
+    }
+
+    /// Gives volumes the names that the catalog says, in the turn of its change, and waits until that
+    /// is stable.
+    async fn put_names_in_force(&self, names: &[(VolumeId, &str)], lsn: Lsn) -> Result<(), VolumeError> {
+        {
+            let mut state = self.state.borrow_mut();
+            // To a target it is another volume: hosts find it by its name.
+            names.iter().for_each(|&(id, _)| state.events.push(VolumeEvent::Deleted(id)));
+            for &(id, name) in names {
+                if let Some(volume) = state.volumes.get_mut(id) {
+                    volume.rename(name.to_owned());
+                }
+                state.events.push(VolumeEvent::Created(id));
+            }
+        }
+        recovery::stable(&self.log, lsn.plus(1)).await?;
+        Ok(())
+    }
+}
+
+fn set_name(catalog: &mut Catalog, name: &str, to: &str) -> Result<(), VolumeError> {
+    let changed = catalog.change_volume(|volume| volume.name == name, |volume| volume.name = to.to_owned());
+    changed.ok_or_else(|| VolumeError::NoSuchVolume { name: name.to_owned() })
+}
