@@ -268,7 +268,8 @@ fn a_hundred_times_back_and_forth_is_exact() {
                 0 => {
                     // A crash keeps what was answered; writes without FUA may be lost.
                     assert_eq!(run(&bed.pool, bed.id(VOLUME), &Request::Flush).result, Ok(()));
-                    bed.reopen(if bed.rng.one_in(2) { Crash::Power } else { Crash::Process });
+                    let crash = if bed.rng.one_in(2) { Crash::Power } else { Crash::Process };
+                    bed.reopen(crash);
                     bed.check(VOLUME, &bed.now().clone());
                 }
                 1..3 => {
