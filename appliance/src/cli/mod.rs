@@ -2,7 +2,8 @@
 //! work, and a thin client of the JSON-RPC plane for everything else.
 //!
 //! `archive seal`, `expire` and `verify` and `volume hydrate` start long jobs and watch them; `top`
-//! calls repeatedly; `volume import` and `export` also connect as a host. Every other command makes
+//! calls repeatedly; `block restore` is watched too, and `diff` fetches pages; `volume import` and
+//! `export` and `diff --export` and `--apply` also connect as a host. Every other command makes
 //! one call and shows its result: as tables for people, or with `--json` exactly as received. An
 //! error is one line on standard error, with exit code 1; the exit code is 2 if the command line
 //! itself is wrong.
@@ -11,6 +12,9 @@ mod archive;
 mod archive_args;
 #[expect(clippy::doc_markdown, reason = "help texts, which a terminal shows as they are")]
 mod args;
+mod block_args;
+mod block_request;
+mod blocks;
 mod cells;
 mod client;
 mod configure;
@@ -19,6 +23,7 @@ mod output;
 mod point;
 mod render;
 mod render_archive;
+mod render_block;
 mod render_latency;
 mod request;
 mod top;
@@ -34,6 +39,7 @@ use clap::Parser;
 pub use client::{Client, ClientError, DEFAULT_ANSWER_TIMEOUT};
 
 use self::archive_args::ArchiveCommand;
+use self::block_args::{BlockCommand, DiffArgs};
 use self::args::{CallCommand, Cli, Command, NvmfCommand, PoolCommand, VolumeCommand};
 use self::output::{one_line, print};
 use crate::options::{
@@ -123,6 +129,22 @@ fn carry_out(cli: Cli, local: &dyn LocalCommands, output: &mut dyn Write) -> Res
         }
         Command::Call(CallCommand::Volume(VolumeCommand::Export(options))) => {
             return transfer::export(&mut connect(rpc, timeout_s)?, &options, json, output);
+        }
+        Command::Call(CallCommand::Block(BlockCommand::Restore { volume, blocks, at, force })) => {
+            let what = (&*volume, &blocks, &*at, force);
+            return blocks::restore(&mut connect(rpc, timeout_s)?, what, json, output);
+        }
+        Command::Call(CallCommand::Diff(args)) => {
+            let client = &mut connect(rpc, timeout_s)?;
+            return match &args {
+                DiffArgs { export: Some(file), .. } => {
+                    transfer::increment::export(client, &args, file, json, output)
+                }
+                DiffArgs { apply: Some(file), .. } => {
+                    transfer::increment::apply(client, &args, file, json, output)
+                }
+                _ => blocks::diff(client, &args, json, output),
+            };
         }
         Command::Call(CallCommand::Nvmf(NvmfCommand::SubsystemAddListener(args)))
             if args.address.port() == 0 && !json =>

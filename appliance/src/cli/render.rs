@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::cells::{blocks, size};
-use super::{render_archive, render_latency};
+use super::{render_archive, render_block, render_latency};
 use crate::log::geometry::RESERVE_SLOTS;
 use crate::log::time::{ClockStanding, ClockStatus, SpanBy};
 use crate::text::table::{Table, pairs};
@@ -42,6 +42,8 @@ pub(super) enum View {
     Expiry,
     Keep,
     VerifyPolicy,
+    BlockHistory,
+    BlockWho,
     Subsystems,
     Bdevs,
     Histogram,
@@ -78,6 +80,8 @@ pub(super) fn render(view: View, result: &Value) -> String {
         View::Expiry => typed(result, |report| render_archive::expiry(&report)),
         View::Keep => render_archive::keep(result),
         View::VerifyPolicy => render_archive::verify_policy(result),
+        View::BlockHistory => typed(result, |page| render_block::history(&page)),
+        View::BlockWho => typed(result, |who| render_block::who(&who)),
         View::Subsystems => subsystem_table(result),
         View::Bdevs => bdev_table(result),
         View::Histogram => typed(result, |report| render_latency::histogram(&report)).flatten(),

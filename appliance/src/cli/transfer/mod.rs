@@ -10,6 +10,7 @@
 mod commands;
 mod error;
 mod extents;
+pub(super) mod increment;
 
 use std::fs::File;
 use std::io::{self, Write};

@@ -2,6 +2,7 @@
 
 mod archive;
 mod bdev;
+mod block;
 mod framework;
 mod nvmf;
 mod pool;
@@ -25,6 +26,7 @@ fn all() -> Vec<Method> {
         restore::methods(),
         archive::methods(),
         bdev::methods(),
+        block::methods(),
         nvmf::methods(),
     ]
     .into_iter()

@@ -11,6 +11,7 @@ mod pieces;
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::rc::Rc;
 
 use crate::log::Lsn;
@@ -351,6 +352,10 @@ fn capacity(height: u32) -> u64 {
 pub struct IndexBuilder {
     index: Index,
     len_blocks: u64,
+    /// Blocks outside it are left out.
+    window: Range<u64>,
+    /// Whether a copied block is mapped to the position at which its content was first written.
+    is_of_origins: bool,
     /// How many writes were left out.
     outside: u64,
     trimmed: RangeSet,
@@ -364,16 +369,41 @@ impl IndexBuilder {
         IndexBuilder {
             index: Index::new(len_blocks),
             len_blocks,
+            window: 0..len_blocks,
+            is_of_origins: false,
             outside: 0,
             trimmed: RangeSet::default(),
             masked: RangeSet::default(),
         }
     }
 
+    /// Leaves out all blocks outside `window`.
+    #[must_use]
+    pub fn within(mut self, window: Range<u64>) -> Self {
+        self.window = window.start..window.end.min(self.len_blocks);
+        self
+    }
+
+    /// Maps copied blocks to the positions at which their contents were first written: two such
+    /// indexes differ exactly where contents were replaced. Nothing can be read by such an index.
+    #[must_use]
+    pub fn of_origins(mut self) -> Self {
+        self.is_of_origins = true;
+        self
+    }
+
+    /// Whether copied blocks are mapped to where their contents were first written.
+    pub fn is_of_origins(&self) -> bool {
+        self.is_of_origins
+    }
+
     /// Takes a write of a block. Returns whether it is the block's newest.
     pub fn see_write(&mut self, block: u64, mapping: Mapping) -> bool {
         if block >= self.len_blocks {
             self.outside += 1;
+            return false;
+        }
+        if !self.window.contains(&block) {
             return false;
         }
         let is_newest = self.index.get(block).is_none() && !self.trimmed.contains(block);
@@ -385,7 +415,8 @@ impl IndexBuilder {
 
     /// Takes a trim.
     pub fn see_trim(&mut self, block: u64, len_blocks: u64) {
-        self.trimmed.insert(block, self.end_of(block, len_blocks));
+        let end = self.end_of(block, len_blocks).min(self.window.end);
+        self.trimmed.insert(block.max(self.window.start), end);
     }
 
     /// The end of a range of blocks, within the volume.
@@ -450,7 +481,8 @@ impl RangeSet {
         self.0.iter().map(|(&start, &end)| (start, end))
     }
 
-    fn contains(&self, value: u64) -> bool {
+    /// Whether a number is in the set.
+    pub fn contains(&self, value: u64) -> bool {
         !self.0.is_empty() && self.0.range(..=value).next_back().is_some_and(|(_, &end)| value < end)
     }
 
