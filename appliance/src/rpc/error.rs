@@ -112,9 +112,9 @@ pub enum RpcError {
         /// The requested value.
         wanted: String,
     },
-    /// A volume to be deleted is in use by hosts.
+    /// A volume to be deleted or changed is in use by hosts.
     #[error(
-        "the volume '{name}' is in use by {}; disconnect them first (`nvme disconnect`), or delete it anyway with --force (\"force\": true)",
+        "the volume '{name}' is in use by {}; disconnect them first (`nvme disconnect`), or do it anyway with --force (\"force\": true)",
         in_words(hosts)
     )]
     VolumeInUse {

@@ -3,7 +3,9 @@
 //! For each point an index of origins is built: it maps each block to the position at which its
 //! content was first written, so a copy by the cleaner or by a hydration changes nothing. The two
 //! indexes are then compared block by block. A position is never used twice, so equal positions are
-//! equal contents, through clones and roll-backs too. The points may be in any order.
+//! equal contents, through clones and roll-backs too. The points may be in any order. If the entry
+//! of a copy does not know the first position (its source's entry was lost, or an early program wrote
+//! it), the block is listed without need; no block is left out.
 //!
 //! **Cost:** the entries of W+1 segments for each point and generation, 8 bytes of memory for each
 //! block that has contents at a point, and one step for each such block. It does not depend on how
