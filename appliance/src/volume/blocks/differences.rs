@@ -96,3 +96,51 @@ impl Differences {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(from_lsn: u64) -> DiffKey {
+        DiffKey { from: (Uuid::nil(), from_lsn), to: (Uuid::nil(), 9) }
+    }
+
+    #[test]
+    fn neighbours_of_one_kind_are_one_range() {
+        let mut difference = Difference::from_block(0);
+        for (block, kind) in [
+            (1, DiffKind::Written),
+            (2, DiffKind::Written),
+            (3, DiffKind::Unmapped),
+            (5, DiffKind::Unmapped),
+            (6, DiffKind::Unmapped),
+        ] {
+            difference.add(block, kind);
+        }
+        let ranges: Vec<(u64, u64)> =
+            difference.ranges.iter().map(|range| (range.block, range.blocks)).collect();
+        assert_eq!(ranges, [(1, 2), (3, 1), (5, 2)]);
+        assert_eq!((difference.written_blocks, difference.unmapped_blocks), (2, 3));
+        let from = |block: u64| difference.from(block).len();
+        assert_eq!([0, 2, 3, 4, 6, 7].map(from), [3, 3, 2, 1, 1, 0]);
+    }
+
+    /// A difference with more ranges than are kept is counted to its end, and continued from there.
+    #[test]
+    fn a_long_difference_is_cut_and_says_where() {
+        let mut difference = Difference::from_block(0);
+        let blocks = RANGES_MAX as u64 + 3;
+        (0..blocks).for_each(|at| difference.add(2 * at, DiffKind::Written));
+        assert_eq!(difference.ranges.len(), RANGES_MAX);
+        let next = 2 * RANGES_MAX as u64;
+        assert_eq!((difference.written_blocks, difference.next_block), (blocks, Some(next)));
+        let mut kept = Differences::default();
+        kept.keep(key(1), Rc::new(difference));
+        assert!(kept.get(&key(1), next - 1).is_some() && kept.get(&key(1), 0).is_some());
+        assert!(kept.get(&key(1), next).is_none() && kept.get(&key(2), 0).is_none());
+        kept.forget(&key(2));
+        assert!(kept.get(&key(1), 0).is_some());
+        kept.forget(&key(1));
+        assert!(kept.get(&key(1), 0).is_none());
+    }
+}

@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::diff::{Side, bury};
 use super::history::check_range;
-use super::info::{BlockRestoreInfo, BlockRestoreState, DiffKind};
+use super::info::{BlockRestoreInfo, BlockRestoreState, DiffKind, DiffRange};
 use crate::dma::{BLOCK_BYTES, DmaBuf};
 use crate::log::format::EntryKind;
 use crate::log::reader::SegmentEntries;
@@ -22,7 +22,7 @@ use crate::reactor::yield_now;
 use crate::volume::error::VolumeError;
 use crate::volume::history::past::{Nowhere, ScanReport};
 use crate::volume::history::point::Point;
-use crate::volume::image::index::{Index, IndexBuilder, Mapping, RangeSet};
+use crate::volume::image::index::{Index, IndexBuilder, Mapping};
 use crate::volume::pool::Pool;
 use crate::volume::request::{IoError, Request, Sink, Submitted, VolumeId};
 use crate::volume::space::copies::Source;
@@ -121,17 +121,16 @@ impl Pool {
             let now = self.side(&restore.uuid.to_string(), None).await?;
             let window = first_block..restore.window.end;
             let difference = self.difference(&now, &restore.then, window.clone()).await?;
-            let mut wanted = RangeSet::default();
-            let written = difference.ranges.iter().filter(|range| range.kind == DiffKind::Written);
-            written.for_each(|range| wanted.insert(range.block, range.block + range.blocks));
-            let blocks = difference.ranges.iter().map(|range| range.blocks).sum();
-            self.state.borrow_mut().block_restores.note_differing(blocks);
+            if first_block == restore.window.start {
+                let blocks = difference.written_blocks + difference.unmapped_blocks;
+                self.state.borrow_mut().block_restores.note_differing(blocks);
+            }
             for range in difference.ranges.iter().filter(|range| range.kind == DiffKind::Unmapped) {
                 self.discard(restore.id, range.block..range.block + range.blocks).await?;
             }
-            if wanted.iter().next().is_some() {
+            if difference.ranges.iter().any(|range| range.kind == DiffKind::Written) {
                 let positions = self.positions(&restore.then, window).await?;
-                let written = self.write_again(restore, &positions, &wanted).await;
+                let written = self.write_again(restore, &positions, &difference.ranges).await;
                 bury(positions).await;
                 written?;
             }
@@ -151,12 +150,13 @@ impl Pool {
         Ok(builder.finish())
     }
 
-    /// Writes the wanted blocks as the point has them, in the order of their positions.
+    /// Writes the wanted blocks as the point has them, in the order of their positions. The ranges are
+    /// in order of blocks.
     async fn write_again(
         self: &Rc<Self>,
         restore: &BlockRestore,
         positions: &Index,
-        wanted: &RangeSet,
+        wanted: &[DiffRange],
     ) -> Result<(), VolumeError> {
         let geometry = self.log.borrow().geometry();
         let catalog = &restore.then.catalog;
@@ -246,13 +246,19 @@ impl Pool {
     }
 }
 
+/// Whether a block is in a range that is to be written; the ranges are in order.
+fn is_wanted(ranges: &[DiffRange], block: u64) -> bool {
+    let at = ranges.partition_point(|range| range.block + range.blocks <= block);
+    ranges.get(at).is_some_and(|range| range.block <= block && range.kind == DiffKind::Written)
+}
+
 /// Wanted blocks of a segment, from a record on, and the record to continue with.
 fn sources_of(
     entries: &SegmentEntries,
     from: usize,
     image: ImageId,
     positions: &Index,
-    wanted: &RangeSet,
+    wanted: &[DiffRange],
 ) -> (Vec<Source>, usize) {
     let (mut sources, mut record) = (Vec::new(), from);
     while record < entries.len() && sources.len() < COMMAND_BLOCKS {
@@ -262,7 +268,7 @@ fn sources_of(
             let is_block = matches!(entry.kind(), Some(EntryKind::Write | EntryKind::Copied));
             if is_block
                 && entry.image() == image
-                && wanted.contains(block)
+                && is_wanted(wanted, block)
                 && positions.get(block) == Mapping::new(placed.lsn, entry.crc())
             {
                 sources.push(Source::of_entry(&placed, image));

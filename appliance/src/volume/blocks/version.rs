@@ -40,10 +40,10 @@ pub(super) fn is_data(placed: &PlacedEntry, image: u32, block: u64) -> bool {
     is_block && entry.image().0 == image && entry.block().0 == block
 }
 
-/// Whether an entry discards a block of an image, or hides what it inherited.
-pub(super) fn is_gap(placed: &PlacedEntry, image: u32, block: u64) -> bool {
+/// Whether an entry without data, a trim or a mask, covers a block of an image.
+pub(super) fn covers(placed: &PlacedEntry, kind: EntryKind, image: u32, block: u64) -> bool {
     let entry = placed.entry;
-    entry.is_trim()
+    entry.kind() == Some(kind)
         && entry.image().0 == image
         && block >= entry.block().0
         && block - entry.block().0 < entry.value()

@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 use super::diff::Side;
 use super::info::{BlockVersion, BlockWho};
-use super::version::{Found, copied_from, find, is_data, is_gap};
+use super::version::{Found, copied_from, covers, find, is_data};
 use crate::log::format::EntryKind;
 use crate::log::{Lsn, SegmentSeq};
 use crate::reactor::yield_now;
@@ -50,32 +50,32 @@ impl Pool {
         while let Some((image, lsn)) = next {
             let generation = side.catalog.image(image);
             let born = Lsn(generation.map_or(0, |generation| generation.born_lsn));
-            if let Some(found) = self.newest_entry(side, image, block, born..lsn).await? {
-                if found.placed.entry.kind() == Some(EntryKind::Mask) {
-                    return Ok(None);
-                }
+            let (found, is_masked) = self.newest_entry(side, image, block, born..lsn).await?;
+            if let Some(found) = found {
                 return match copied_from(&found.placed) {
                     Some(origin) => self.written_at(image, block, origin).await.map(Some),
                     None => Ok(Some(self.version_of(&found, block, 1))),
                 };
             }
             next = generation
-                .filter(|generation| generation.inherits_at(lsn))
+                .filter(|generation| !is_masked && generation.inherits_at(lsn))
                 .and_then(|generation| generation.parent)
                 .map(|parent| (parent.image, Lsn(parent.lsn)));
         }
         Ok(None)
     }
 
-    /// The newest entry of a block of an image after the start and not after the end of `lsns`, in
-    /// the segments that a point at the end needs.
+    /// The newest write, copy or trim of a block of an image after the start and not after the end of
+    /// `lsns`, in the segments that a point at the end needs; and whether a mask hides what the image
+    /// inherited there. A mask may be newer than a write, and says nothing of it.
     async fn newest_entry(
         &self,
         side: &Side,
         image: u32,
         block: u64,
         lsns: std::ops::Range<Lsn>,
-    ) -> Result<Option<Found>, VolumeError> {
+    ) -> Result<(Option<Found>, bool), VolumeError> {
+        let mut is_masked = false;
         let geometry = self.log.borrow().geometry();
         let newest = geometry.sequence_of(lsns.end);
         let oldest = SegmentSeq(newest.0.saturating_sub(self.working_set_at(newest)));
@@ -83,7 +83,10 @@ impl Pool {
         for sequence in (oldest.0..=newest.0).rev().map(SegmentSeq) {
             let known = self.known_of(sequence).await?;
             let found = find(&known.entries, lsns.end, |placed| {
-                placed.lsn > lsns.start && (is_data(placed, image, block) || is_gap(placed, image, block))
+                let is_inside = placed.lsn > lsns.start;
+                is_masked |= is_inside && covers(placed, EntryKind::Mask, image, block);
+                let is_trim = covers(placed, EntryKind::Trim, image, block);
+                is_inside && (is_trim || is_data(placed, image, block))
             });
             let after = found.map_or(lsns.start, |found| found.placed.lsn);
             if let Some(hole) = known.hole_between(after, lsns.end) {
@@ -96,11 +99,11 @@ impl Pool {
                 });
             }
             if found.is_some() {
-                return Ok(found);
+                return Ok((found, is_masked));
             }
             yield_now().await;
         }
-        Ok(None)
+        Ok((None, is_masked))
     }
 
     /// The write of a block at a position; a hydrated copy has the image of its origin there.

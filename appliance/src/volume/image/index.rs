@@ -481,8 +481,7 @@ impl RangeSet {
         self.0.iter().map(|(&start, &end)| (start, end))
     }
 
-    /// Whether a number is in the set.
-    pub fn contains(&self, value: u64) -> bool {
+    fn contains(&self, value: u64) -> bool {
         !self.0.is_empty() && self.0.range(..=value).next_back().is_some_and(|(_, &end)| value < end)
     }
 
@@ -532,6 +531,19 @@ mod tests {
 
         /// The index equals a map, and clones made during the steps do not change.
         #[test]
+    fn a_builder_leaves_out_what_is_outside_its_window() {
+        let mut builder = IndexBuilder::new(100).within(10..1000);
+        let mapping = |lsn| Mapping::new(Lsn(lsn), 1);
+        builder.see_trim(5, 7);
+        assert!(!builder.see_write(9, mapping(50)) && !builder.see_write(11, mapping(49)));
+        assert!(builder.see_write(12, mapping(48)) && builder.see_write(99, mapping(47)));
+        assert!(!builder.see_write(100, mapping(46)));
+        assert_eq!(builder.outside(), 1);
+        let index = builder.finish();
+        assert_eq!((index.mapped(), index.get(12), index.get(9)), (2, mapping(48), Mapping::NONE));
+    }
+
+    #[test]
         fn an_index_is_a_map_and_clones_do_not_change(steps in prop::collection::vec(step(), 1..200)) {
             let mut index = Index::new(1 << 18);
             let mut model: HashMap<u64, Mapping> = HashMap::new();
