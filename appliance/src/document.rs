@@ -20,7 +20,7 @@ pub(crate) const FORMAT: &str = include_str!("../../docs/FORMAT.md");
 
 /// The text directly before each table of bytes. Each table needs a [`layout!`] in the file of its
 /// type.
-const TABLES: [&str; 11] = [
+const TABLES: [&str; 15] = [
     "## 4. Superblock",
     "## 5. Segment header",
     "## 6. Record",
@@ -32,6 +32,10 @@ const TABLES: [&str; 11] = [
     "Superblock, the same in blocks 0 and 1",
     "Extent header, two copies",
     "Label, header and trailer are blocks of 512 bytes",
+    "### Header of an increment",
+    "### Chunk of an increment",
+    "### Entry of an increment",
+    "### Tail of an increment",
 ];
 
 /// A field of a type.

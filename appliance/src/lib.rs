@@ -29,6 +29,7 @@
 //! | [`manage`] | jobs on the archive: list, verify, scrub, expire |
 //! | [`nvmf`] | NVMe over Fabrics: wire types, the target, a host for our own tools |
 //! | [`volume`] | images and their indexes, read and write path, history, clones, the cleaner, the pool's side of the archive |
+//! | [`increment`] | the format of a file with what differs between two points |
 //! | [`archive`] | the format of archived objects, stores, threads that upload and read back, retention, owners |
 //! | [`log`] | the format on the device, the writer, readers, recovery |
 //! | [`bdev`] | block devices: memory, `io_uring`, threads |
@@ -48,6 +49,7 @@ mod document;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
 pub mod histogram;
+pub mod increment;
 pub mod inspect;
 pub mod log;
 pub mod manage;

@@ -46,6 +46,8 @@ const OWNED: &[(&str, &str)] = &[
     ("Volume", "volume/image/volume.rs"),
     ("Volumes", "volume/image/volumes.rs"),
     ("VolumeEvents", "volume/history/events.rs"),
+    ("Differences", "volume/blocks/differences.rs"),
+    ("BlockRestores", "volume/blocks/restores.rs"),
     ("Synchs", "volume/history/synchs.rs"),
     ("Sessions", "volume/session/state.rs"),
     ("PresentCatalog", "volume/catalog/present.rs"),

@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand};
 use serde_json::{Map, Value, json};
 
 use super::archive_args::ArchiveCommand;
+use super::block_args::{BlockCommand, DiffArgs};
 use super::clone_args::{CloneCommand, RollBackOptions};
 use super::point::point_text;
 use super::session_args::SessionCommand;
@@ -128,6 +129,16 @@ pub(super) enum CallCommand {
     /// Clones: their space, going back to their origin, taking its place.
     #[command(subcommand)]
     Clone(CloneCommand),
+    /// Single blocks: their history, who wrote them, their old contents.
+    #[command(subcommand)]
+    Block(BlockCommand),
+    /// Show which blocks of a volume differ between two points, or carry the difference in a file.
+    ///
+    /// Example: varve diff accounts synch:monday synch:tuesday
+    /// Example: varve diff accounts synch:monday --export accounts.inc
+    /// Example: varve diff accounts-copy --apply accounts.inc
+    #[command(verbatim_doc_comment)]
+    Diff(DiffArgs),
     /// The NVMe-oF target: subsystems, listeners, connections.
     #[command(subcommand)]
     Nvmf(NvmfCommand),

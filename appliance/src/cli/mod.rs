@@ -2,8 +2,9 @@
 //! work, and a thin client of the JSON-RPC plane for everything else.
 //!
 //! `archive seal`, `expire` and `verify` and `volume hydrate` start long jobs and watch them; `top`
-//! calls repeatedly; `volume import` and `export`, and `restore bisect --check`, also connect as a
-//! host. Every other command makes
+//! calls repeatedly; `block restore` is watched too, and `diff` fetches pages; `volume import` and
+//! `export`, `diff --export` and `--apply`, and `restore bisect --check` also connect as a host.
+//! Every other command makes
 //! one call and shows its result: as tables for people, or with `--json` exactly as received. An
 //! error is one line on standard error, with exit code 1; the exit code is 2 if the command line
 //! itself is wrong.
@@ -12,6 +13,9 @@ mod archive;
 mod archive_args;
 #[expect(clippy::doc_markdown, reason = "help texts, which a terminal shows as they are")]
 mod args;
+mod block_args;
+mod block_request;
+mod blocks;
 mod cells;
 mod client;
 #[expect(clippy::doc_markdown, reason = "help texts, which a terminal shows as they are")]
@@ -24,6 +28,7 @@ mod output;
 mod point;
 mod render;
 mod render_archive;
+mod render_block;
 mod render_latency;
 mod render_session;
 mod request;
@@ -45,6 +50,7 @@ pub use client::{Client, ClientError, DEFAULT_ANSWER_TIMEOUT};
 
 use self::archive_args::ArchiveCommand;
 use self::args::{CallCommand, Cli, Command, NvmfCommand, PoolCommand, RestoreCommand, VolumeCommand};
+use self::block_args::{BlockCommand, DiffArgs};
 use self::output::{one_line, print};
 use self::session_args::SessionCommand;
 use crate::options::{
@@ -137,6 +143,22 @@ fn carry_out(cli: Cli, local: &dyn LocalCommands, output: &mut dyn Write) -> Res
         }
         Command::Call(CallCommand::Restore(RestoreCommand::Session(SessionCommand::Bisect(options)))) => {
             return session::bisect(&mut connect(rpc, timeout_s)?, &options, json, output);
+        }
+        Command::Call(CallCommand::Block(BlockCommand::Restore { volume, blocks, at, force })) => {
+            let what = (&*volume, &blocks, &*at, force);
+            return blocks::restore(&mut connect(rpc, timeout_s)?, what, json, output);
+        }
+        Command::Call(CallCommand::Diff(args)) => {
+            let client = &mut connect(rpc, timeout_s)?;
+            return match &args {
+                DiffArgs { export: Some(file), .. } => {
+                    transfer::increment::export(client, &args, file, json, output)
+                }
+                DiffArgs { apply: Some(file), .. } => {
+                    transfer::increment::apply(client, &args, file, json, output)
+                }
+                _ => blocks::diff(client, &args, json, output),
+            };
         }
         Command::Call(CallCommand::Nvmf(NvmfCommand::SubsystemAddListener(args)))
             if args.address.port() == 0 && !json =>

@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::cells::{blocks, size};
-use super::{clone_render, render_archive, render_latency, render_session};
+use super::{clone_render, render_archive, render_block, render_latency, render_session};
 use crate::log::geometry::RESERVE_SLOTS;
 use crate::log::time::{ClockStanding, ClockStatus, SpanBy};
 use crate::text::table::{Table, pairs};
@@ -48,6 +48,8 @@ pub(super) enum View {
     Sessions,
     Step,
     Committed,
+    BlockHistory,
+    BlockWho,
     Subsystems,
     Bdevs,
     Histogram,
@@ -90,6 +92,8 @@ pub(super) fn render(view: View, result: &Value) -> String {
         View::Sessions => typed(result, |sessions: Vec<_>| render_session::sessions(&sessions)),
         View::Step => typed(result, |step| render_session::step(&step)),
         View::Committed => committed(result),
+        View::BlockHistory => typed(result, |page| render_block::history(&page)),
+        View::BlockWho => typed(result, |who| render_block::who(&who)),
         View::Subsystems => subsystem_table(result),
         View::Bdevs => bdev_table(result),
         View::Histogram => typed(result, |report| render_latency::histogram(&report)).flatten(),

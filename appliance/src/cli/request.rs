@@ -3,6 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::archive_args::ArchiveCommand;
+use super::block_request;
 use super::args::{
     BdevCommand, CallCommand, FrameworkCommand, ListenerArgs, NvmfCommand, PoolCommand, RestoreCommand,
     SnapshotCommand, SpdkCommand, SubsystemArgs, SynchCommand, ThreadCommand, VolumeCommand,
@@ -41,6 +42,11 @@ impl From<CallCommand> for Request {
             CallCommand::Snapshot(command) => snapshot(command),
             CallCommand::Restore(command) => restore(command),
             CallCommand::Clone(command) => clone_request::clone(&command),
+            CallCommand::Block(command) => {
+                let (method, params, view) = block_request::call(command);
+                Request::new(method, params, view)
+            }
+            CallCommand::Diff(_) => unreachable!("it is no single call; see `blocks`"),
             CallCommand::Nvmf(command) => nvmf(command),
             CallCommand::Bdev(command) => bdev(command),
             CallCommand::Framework(command) => framework(command),

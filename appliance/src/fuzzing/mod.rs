@@ -55,6 +55,11 @@ pub const TARGETS: &[Target] = &[
         seeds: crate::archive::object::fuzz::object_seeds,
         run: crate::archive::object::fuzz::object,
     },
+    Target {
+        name: "increment",
+        seeds: crate::increment::fuzz::increment_seeds,
+        run: crate::increment::fuzz::increment,
+    },
     Target { name: "object_name", seeds: texts::object_name_seeds, run: texts::object_name },
     Target {
         name: "archive_device",

@@ -5,6 +5,7 @@
 //! of the management plane are futures that run on the pool's reactor.
 
 mod archive;
+mod blocks;
 pub(crate) mod catalog;
 mod error;
 #[cfg(any(test, feature = "fuzzing"))]
@@ -20,6 +21,13 @@ mod session;
 mod space;
 
 pub use archive::{ArchivePolicy, ArchiveStatus, BackPressure, Forgotten, KnownObjects};
+pub use blocks::diff::DiffRequest;
+pub use blocks::history::HistoryRequest;
+pub use blocks::info::{
+    BlockChange, BlockPlace, BlockRestoreInfo, BlockRestoreState, BlockVersion, BlockWho, DiffEnd, DiffKind,
+    DiffPage, DiffRange, HistoryPage, HistoryPosition,
+};
+pub use blocks::restore::BlockRestoreRequest;
 pub use catalog::{OVERPROVISIONING_PERCENT_DEFAULT, Ownership, SESSIONS_MAX, VERDICTS_MAX, Verdict};
 pub use error::VolumeError;
 pub use history::clock::clock_problem;

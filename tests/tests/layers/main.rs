@@ -29,6 +29,7 @@ const ROOMS: &[&str] = &[
     "bdev",
     "log",
     "archive",
+    "increment",
     "volume",
     "nvmf",
     "manage",

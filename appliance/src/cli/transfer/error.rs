@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use crate::cli::cells::size;
 use crate::cli::output::one_line;
+use crate::increment::IncrementError;
 use crate::nvmf::host::HostError;
 
 /// Why a transfer failed.
@@ -20,6 +21,14 @@ pub(super) enum TransferError {
         path: PathBuf,
         /// The system's reason.
         source: io::Error,
+    },
+    /// A file with an increment cannot be read or written.
+    #[error("{}: {source}", path.display())]
+    Increment {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: IncrementError,
     },
     /// There is nothing to import.
     #[error("{} is empty; name a file or block device with contents", path.display())]

@@ -11,6 +11,7 @@ mod commands;
 mod error;
 mod extents;
 mod image;
+pub(super) mod increment;
 
 use std::fs::File;
 use std::io::{self, Write};

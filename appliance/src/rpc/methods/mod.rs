@@ -2,6 +2,7 @@
 
 mod archive;
 mod bdev;
+mod block;
 mod clones;
 mod framework;
 mod nvmf;
@@ -29,6 +30,7 @@ fn all() -> Vec<Method> {
         archive::methods(),
         session::methods(),
         bdev::methods(),
+        block::methods(),
         nvmf::methods(),
     ]
     .into_iter()

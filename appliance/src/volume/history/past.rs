@@ -485,11 +485,19 @@ fn in_hole(point: &Point, hole: LsnRange) -> VolumeError {
     }
 }
 
+/// The position at which the content of a block's entry was first written.
+pub(in crate::volume) fn origin_of(placed: &PlacedEntry) -> Lsn {
+    let origin = Lsn(placed.entry.value());
+    let is_known = placed.entry.kind() == Some(EntryKind::Copied) && origin.0 > 0 && origin <= placed.lsn;
+    if is_known { origin } else { placed.lsn }
+}
+
 /// Passes an entry to a builder.
 pub(in crate::volume) fn see(builder: &mut IndexBuilder, placed: &PlacedEntry) {
     match placed.entry.kind() {
         Some(EntryKind::Write | EntryKind::Copied) => {
-            builder.see_write(placed.entry.block().0, Mapping::new(placed.lsn, placed.entry.crc()));
+            let lsn = if builder.is_of_origins() { origin_of(placed) } else { placed.lsn };
+            builder.see_write(placed.entry.block().0, Mapping::new(lsn, placed.entry.crc()));
         }
         Some(EntryKind::Trim) => builder.see_trim(placed.entry.block().0, placed.entry.value()),
         Some(EntryKind::Mask) => {

@@ -11,6 +11,7 @@ mod pieces;
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::rc::Rc;
 
 use crate::log::Lsn;
@@ -351,6 +352,10 @@ fn capacity(height: u32) -> u64 {
 pub struct IndexBuilder {
     index: Index,
     len_blocks: u64,
+    /// Blocks outside it are left out.
+    window: Range<u64>,
+    /// Whether a copied block is mapped to the position at which its content was first written.
+    is_of_origins: bool,
     /// How many writes were left out.
     outside: u64,
     trimmed: RangeSet,
@@ -368,6 +373,8 @@ impl IndexBuilder {
         IndexBuilder {
             index: Index::new(len_blocks),
             len_blocks,
+            window: 0..len_blocks,
+            is_of_origins: false,
             outside: 0,
             trimmed: RangeSet::default(),
             masked: RangeSet::default(),
@@ -376,10 +383,33 @@ impl IndexBuilder {
         }
     }
 
+    /// Leaves out all blocks outside `window`.
+    #[must_use]
+    pub fn within(mut self, window: Range<u64>) -> Self {
+        self.window = window.start..window.end.min(self.len_blocks);
+        self
+    }
+
+    /// Maps copied blocks to the positions at which their contents were first written: two such
+    /// indexes differ exactly where contents were replaced. Nothing can be read by such an index.
+    #[must_use]
+    pub fn of_origins(mut self) -> Self {
+        self.is_of_origins = true;
+        self
+    }
+
+    /// Whether copied blocks are mapped to where their contents were first written.
+    pub fn is_of_origins(&self) -> bool {
+        self.is_of_origins
+    }
+
     /// Takes a write of a block. Returns whether it is the block's newest.
     pub fn see_write(&mut self, block: u64, mapping: Mapping) -> bool {
         if block >= self.len_blocks {
             self.outside += 1;
+            return false;
+        }
+        if !self.window.contains(&block) {
             return false;
         }
         let is_newest = self.index.get(block).is_none() && !self.trimmed.contains(block);
@@ -395,7 +425,8 @@ impl IndexBuilder {
 
     /// Takes a trim.
     pub fn see_trim(&mut self, block: u64, len_blocks: u64) {
-        self.trimmed.insert(block, self.end_of(block, len_blocks));
+        let end = self.end_of(block, len_blocks).min(self.window.end);
+        self.trimmed.insert(block.max(self.window.start), end);
     }
 
     /// The end of a range of blocks, within the volume.
@@ -515,6 +546,19 @@ mod tests {
             2 => (block, prop_oneof![1_u64..600, 1_u64..600_000, Just(u64::MAX)]).prop_map(|(block, len)| Step::Trim(block, len)),
             1 => Just(Step::Clone),
         ]
+    }
+
+    #[test]
+    fn a_builder_leaves_out_what_is_outside_its_window() {
+        let mut builder = IndexBuilder::new(100).within(10..1000);
+        let mapping = |lsn| Mapping::new(Lsn(lsn), 1);
+        builder.see_trim(5, 7);
+        assert!(!builder.see_write(9, mapping(50)) && !builder.see_write(11, mapping(49)));
+        assert!(builder.see_write(12, mapping(48)) && builder.see_write(99, mapping(47)));
+        assert!(!builder.see_write(100, mapping(46)));
+        assert_eq!(builder.outside(), 1);
+        let index = builder.finish();
+        assert_eq!((index.mapped(), index.get(12), index.get(9)), (2, mapping(48), Mapping::NONE));
     }
 
     proptest! {

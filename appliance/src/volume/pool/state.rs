@@ -19,6 +19,8 @@ use super::trims::Trims;
 use crate::dma::DmaBuf;
 use crate::log::{Log, SharedLog};
 use crate::volume::archive::{Archive, ArchiveSlot, PoolSide};
+use crate::volume::blocks::differences::Differences;
+use crate::volume::blocks::restores::BlockRestores;
 use crate::volume::catalog::PresentCatalog;
 use crate::volume::history::events::VolumeEvents;
 use crate::volume::history::synchs::Synchs;
@@ -75,6 +77,10 @@ pub(in crate::volume) struct State {
     pub(in crate::volume) latencies: Latencies,
     /// Commands that ended because the pool was busy.
     pub(in crate::volume) ended_busy: EndedBusy,
+    /// The last difference of two points.
+    pub(in crate::volume) differences: Differences,
+    /// The last restore of blocks.
+    pub(in crate::volume) block_restores: BlockRestores,
 }
 
 impl State {
@@ -102,6 +108,8 @@ impl State {
             stats: IoStats::default(),
             latencies,
             ended_busy: EndedBusy::default(),
+            differences: Differences::default(),
+            block_restores: BlockRestores::default(),
         }
     }
 

@@ -1,0 +1,236 @@
+//! `varve diff --export` and `--apply`, and `varve block`, with the real program: a series of
+//! increments makes another appliance's volume what the first one's was at each point; what does not
+//! fit is refused before anything is written; what was interrupted goes on.
+
+use std::fs;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+use varve_tests::appliance::rounds::BLOCK_BYTES;
+use varve_tests::appliance::{Appliance, ApplianceConfig};
+
+const VOLUME_BLOCKS: usize = 1024;
+
+struct Bed {
+    source: Appliance,
+    copy: Appliance,
+    folder: tempfile::TempDir,
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().expect("a path of text")
+}
+
+fn run(appliance: &Appliance, arguments: &[&str]) -> String {
+    appliance.command(arguments).unwrap_or_else(|error| panic!("{arguments:?}: {error}"))
+}
+
+fn refused(appliance: &Appliance, arguments: &[&str]) -> String {
+    appliance.command(arguments).expect_err("it is refused").to_string()
+}
+
+impl Bed {
+    fn start() -> Self {
+        let start = || {
+            let config = ApplianceConfig::with_arguments(&["--memory", "256MiB", "--volume-size", "4MiB"]);
+            Appliance::start(&config).expect("it starts")
+        };
+        Bed { source: start(), copy: start(), folder: tempfile::tempdir().expect("a folder") }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Makes a volume what an image is.
+    fn import(&self, image: &[u8]) {
+        let path = self.path("image");
+        fs::write(&path, image).expect("written");
+        run(&self.source, &["volume", "import", "data", text(&path)]);
+    }
+
+    fn contents(&self, appliance: &Appliance, volume: &str, at: Option<&str>) -> Vec<u8> {
+        let path = self.path("contents");
+        let mut arguments = vec!["volume", "export", volume, text(&path), "--force"];
+        arguments.extend(at.into_iter().flat_map(|at| ["--at", at]));
+        run(appliance, &arguments);
+        fs::read(&path).expect("it is there")
+    }
+}
+
+/// An image: blocks with pseudo-random contents, and blocks of zeroes.
+fn image(seed: u64) -> Vec<u8> {
+    let mut bytes = vec![0; VOLUME_BLOCKS * BLOCK_BYTES];
+    for (at, block) in bytes.chunks_mut(BLOCK_BYTES).enumerate() {
+        let word = (at as u64 + 1).wrapping_mul(seed).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        if word % 3 > 0 {
+            block.copy_from_slice(&word.to_le_bytes().repeat(BLOCK_BYTES / 8));
+        }
+    }
+    bytes
+}
+
+/// Another image of which some blocks are those of the first.
+fn changed(from: &[u8], seed: u64) -> Vec<u8> {
+    let mut bytes = image(seed);
+    for (at, (new, old)) in bytes.chunks_mut(BLOCK_BYTES).zip(from.chunks(BLOCK_BYTES)).enumerate() {
+        if at % 4 > 0 {
+            new.copy_from_slice(old);
+        }
+    }
+    bytes
+}
+
+#[test]
+fn a_series_of_increments_carries_a_volume_to_another_appliance() {
+    let bed = Bed::start();
+    let first = image(1);
+    let second = changed(&first, 2);
+    bed.import(&first);
+    run(&bed.source, &["synch", "create", "--label", "one"]);
+    bed.import(&second);
+    run(&bed.source, &["synch", "create", "--label", "two"]);
+    let (full, next) = (bed.path("full.inc"), bed.path("next.inc"));
+    run(&bed.source, &["diff", "data", "nothing", "synch:one", "--export", text(&full)]);
+    run(&bed.source, &["diff", "data", "synch:two", "--after", text(&full), "--export", text(&next)]);
+    assert!(fs::metadata(&next).expect("made").len() < fs::metadata(&full).expect("made").len());
+    let again = refused(&bed.source, &["diff", "data", "nothing", "--export", text(&full)]);
+    assert!(again.contains("--force"), "{again}");
+
+    let size = (VOLUME_BLOCKS * BLOCK_BYTES).to_string();
+    run(&bed.copy, &["volume", "create", "replica", &size]);
+    run(&bed.copy, &["volume", "create", "small", "4096"]);
+    let early = refused(&bed.copy, &["diff", "replica", "--apply", text(&next)]);
+    assert!(early.contains("has not got the increment before"), "{early}");
+    run(&bed.copy, &["diff", "replica", "--apply", text(&full)]);
+    assert!(bed.contents(&bed.copy, "replica", None) == first);
+    let known = run(&bed.copy, &["diff", "replica", "--apply", text(&full)]);
+    assert!(known.contains("already"), "{known}");
+    run(&bed.copy, &["diff", "replica", "--apply", text(&next)]);
+    assert!(bed.contents(&bed.copy, "replica", None) == second);
+    // A smaller volume grows.
+    run(&bed.copy, &["diff", "small", "--apply", text(&full)]);
+    assert!(bed.contents(&bed.copy, "small", None) == first);
+    // The first state is a point of the copy.
+    let synchs = bed.copy.rpc("synch_list", json!({})).expect("synchs");
+    let of_first = synchs.as_array().expect("a list").iter().find(|synch| synch["label"] == "increment");
+    let at = format!("synch:{}", of_first.expect("the first")["id"]);
+    assert!(bed.contents(&bed.copy, "replica", Some(&at)) == first);
+}
+
+#[test]
+fn an_increment_that_does_not_fit_changes_nothing() {
+    let bed = Bed::start();
+    let first = image(3);
+    bed.import(&first);
+    run(&bed.source, &["synch", "create", "--label", "one"]);
+    let full = bed.path("full.inc");
+    run(&bed.source, &["diff", "data", "nothing", "--export", text(&full)]);
+    let size = (VOLUME_BLOCKS * BLOCK_BYTES).to_string();
+    run(&bed.copy, &["volume", "create", "replica", &size]);
+    let head = |appliance: &Appliance| {
+        appliance.rpc("pool_stats", Value::Null).expect("it answers")["newest_point_lsn"].clone()
+    };
+    let before = head(&bed.copy);
+    // A file that is damaged anywhere is refused as a whole.
+    let bytes = fs::read(&full).expect("the file");
+    let damaged = bed.path("damaged.inc");
+    for at in [0, 100, bytes.len() / 2, bytes.len() - 1] {
+        let mut copy = bytes.clone();
+        copy[at] ^= 1;
+        fs::write(&damaged, &copy).expect("written");
+        refused(&bed.copy, &["diff", "replica", "--apply", text(&damaged)]);
+    }
+    fs::write(&damaged, &bytes[..bytes.len() - 200]).expect("written");
+    let cut = refused(&bed.copy, &["diff", "replica", "--apply", text(&damaged)]);
+    assert!(cut.contains("not written or copied to its end"), "{cut}");
+    assert_eq!(head(&bed.copy), before);
+    // A volume that is not as the first point was.
+    let other = bed.path("other");
+    fs::write(&other, vec![1; BLOCK_BYTES]).expect("written");
+    run(&bed.copy, &["volume", "import", "replica", text(&other)]);
+    let before = head(&bed.copy);
+    let differs = refused(&bed.copy, &["diff", "replica", "--apply", text(&full)]);
+    assert!(differs.contains("it is not empty") && differs.contains("--force"), "{differs}");
+    assert_eq!(head(&bed.copy), before);
+    // In the pool that it comes from, states are compared: backward from the present.
+    bed.import(&changed(&first, 4));
+    let back = bed.path("back.inc");
+    let newest = format!("lsn:{}", head(&bed.source));
+    run(&bed.source, &["diff", "data", &newest, "synch:one", "--export", text(&back)]);
+    run(&bed.source, &["restore", "clone", "data", "--at", &newest, "--name", "fork"]);
+    run(&bed.source, &["restore", "clone", "data", "--at", "synch:one", "--name", "old"]);
+    let differs = refused(&bed.source, &["diff", "old", "--apply", text(&back)]);
+    assert!(differs.contains("blocks differ"), "{differs}");
+    run(&bed.source, &["diff", "fork", "--apply", text(&back)]);
+    assert!(bed.contents(&bed.source, "fork", None) == first);
+}
+
+#[test]
+fn an_apply_that_was_interrupted_goes_on() {
+    let bed = Bed::start();
+    let first = image(5);
+    bed.import(&first);
+    let full = bed.path("full.inc");
+    let report = run(&bed.source, &["--json", "diff", "data", "nothing", "--export", text(&full)]);
+    let report: Value = serde_json::from_str(&report).expect("JSON");
+    let size = (VOLUME_BLOCKS * BLOCK_BYTES).to_string();
+    run(&bed.copy, &["volume", "create", "replica", &size]);
+    let volumes = bed.copy.rpc("volume_list", json!({"name": "replica"})).expect("a list");
+    // As after a kill: the first synch is there, and a part of the blocks.
+    let details = json!({"digest": report["digest"], "volume": volumes[0]["uuid"]});
+    bed.copy.rpc("synch_create", json!({"label": "increment-begin", "details": details})).expect("a synch");
+    let part = bed.path("part");
+    fs::write(&part, &first[..100 * BLOCK_BYTES]).expect("written");
+    run(&bed.copy, &["volume", "import", "replica", text(&part)]);
+    let fork = ["restore", "clone", "replica", "--at", "synch:increment-begin", "--name", "before"];
+    run(&bed.copy, &fork);
+    run(&bed.copy, &["diff", "replica", "--apply", text(&full)]);
+    assert!(bed.contents(&bed.copy, "replica", None) == first);
+    assert!(bed.contents(&bed.copy, "before", None).iter().all(|byte| *byte == 0));
+}
+
+#[test]
+fn blocks_are_looked_up_and_restored() {
+    let bed = Bed::start();
+    let first = image(7);
+    bed.import(&first);
+    run(&bed.source, &["synch", "create", "--label", "good"]);
+    // Somebody scribbles on three blocks.
+    let mut bad = first.clone();
+    bad[40 * BLOCK_BYTES..43 * BLOCK_BYTES].fill(0xee);
+    bed.import(&bad);
+    let history = run(&bed.source, &["block", "history", "data", "--block", "41"]);
+    assert!(history.contains("write") && history.contains("primary"), "{history}");
+    let who = run(&bed.source, &["block", "who", "data", "--block", "41", "--at", "synch:good"]);
+    assert!(who.contains("Since"), "{who}");
+    let listed = run(&bed.source, &["diff", "data", "synch:good", "--format", "blocks"]);
+    // Each import writes every block that is not zero again.
+    assert!(listed.lines().count() > 10, "{listed}");
+    let said = run(&bed.source, &["block", "restore", "data", "--range", "40..43", "--at", "synch:good"]);
+    assert!(said.contains("3 of 3 blocks differed"), "{said}");
+    assert!(bed.contents(&bed.source, "data", None) == first);
+    let never = refused(&bed.source, &["block", "restore", "data", "--block", "40", "--at", "lsn:0"]);
+    assert!(never.contains("did not exist"), "{never}");
+}
+
+#[test]
+fn a_difference_is_shown_in_every_form() {
+    let bed = Bed::start();
+    run(&bed.source, &["volume", "create", "data", "1MiB"]);
+    let path = bed.path("one");
+    let file = fs::File::create(&path).expect("made");
+    file.set_len(1 << 20).expect("sparse");
+    file.write_all_at(&[1; 2 * BLOCK_BYTES], 8 * BLOCK_BYTES as u64).expect("written");
+    run(&bed.source, &["synch", "create", "--label", "empty"]);
+    run(&bed.source, &["volume", "import", "data", text(&path)]);
+    let table = run(&bed.source, &["diff", "data", "synch:empty"]);
+    assert!(table.contains("8..10") && table.contains("written"), "{table}");
+    let blocks = run(&bed.source, &["diff", "data", "synch:empty", "--format", "blocks"]);
+    assert_eq!(blocks, "32768 8192 data\n");
+    let listed = run(&bed.source, &["diff", "data", "synch:empty", "--format", "json"]);
+    let listed: Value = serde_json::from_str(&listed).expect("JSON");
+    assert_eq!(listed["ranges"], json!([{"block": 8, "blocks": 2, "kind": "written"}]));
+    assert_eq!((&listed["written_blocks"], &listed["next_block"]), (&json!(2), &Value::Null));
+}
