@@ -105,7 +105,9 @@ impl Bed {
         if self.rng.one_in(6) {
             let request = Request::Trim { ranges: &[(block, len)] };
             assert_eq!(run(&self.pool, id, &request).result, Ok(()));
-            (block..block + len).for_each(|block| drop(state.contents.remove(&block)));
+            (block..block + len).for_each(|block| {
+                let _ = state.contents.remove(&block);
+            });
             return state;
         }
         let stamp = self.next_stamp;
@@ -114,7 +116,9 @@ impl Bed {
         let force_unit_access = self.rng.one_in(4);
         let request = Request::Write { block, data: &[&data], force_unit_access };
         assert_eq!(run(&self.pool, id, &request).result, Ok(()));
-        (block..block + len).for_each(|block| drop(state.contents.insert(block, stamp)));
+        (block..block + len).for_each(|block| {
+            let _ = state.contents.insert(block, stamp);
+        });
         state
     }
 

@@ -3,6 +3,7 @@
 
 use std::fmt::Write as _;
 
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 

@@ -196,7 +196,10 @@ impl Past {
                         .collect();
                     self.trim(&ranges);
                 }
-                30 if size_blocks < 200 => self.resize(1 + self.rng.below(4)),
+                30 if size_blocks < 200 => {
+                    let more_blocks = 1 + self.rng.below(4);
+                    self.resize(more_blocks)
+                }
                 _ => {
                     let len_blocks = 1 + self.rng.below(self.write_blocks_max);
                     let block = self.rng.below(size_blocks - len_blocks + 1);

@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use serde::Deserialize;
 
-use crate::nvmf::nqn;
+use super::volume::check_unused;
 use crate::rpc::app::App;
 use crate::rpc::error::RpcError;
 use crate::rpc::method::Method;
@@ -91,13 +91,8 @@ async fn restore(app: App, params: RestoreParams) -> Result<BlockRestoreInfo, Rp
     let at: Point = params.at.parse()?;
     let RestoreParams { volume, block, blocks, force, .. } = params;
     let pool = app.pool()?;
-    if !force && let Some(target) = app.find_target() {
-        let mut hosts = target.hosts(&nqn::of_volume(&volume));
-        hosts.sort();
-        hosts.dedup();
-        if !hosts.is_empty() {
-            return Err(RpcError::VolumeInUse { name: volume, hosts });
-        }
+    if !force {
+        check_unused(&app, &volume, "write the old blocks")?;
     }
     let request = BlockRestoreRequest { volume, block, blocks, at };
     let (info, restore) = Rc::clone(&pool).begin_block_restore(request).await?;
@@ -110,7 +105,10 @@ async fn restore(app: App, params: RestoreParams) -> Result<BlockRestoreInfo, Rp
 #[serde(deny_unknown_fields)]
 struct GetRestoreParams {}
 
-fn get_restore(app: &App, GetRestoreParams {}: GetRestoreParams) -> Result<Option<BlockRestoreInfo>, RpcError> {
+fn get_restore(
+    app: &App,
+    GetRestoreParams {}: GetRestoreParams,
+) -> Result<Option<BlockRestoreInfo>, RpcError> {
     Ok(app.pool()?.block_restore())
 }
 

@@ -227,13 +227,7 @@ impl<'a> Cursor<'a> {
 
 /// Compares two indexes of origins. What `before` has at or after `size_blocks` is not in the volume
 /// any more, and does not count.
-async fn compare(
-    before: &Index,
-    after: &Index,
-    first_block: u64,
-    size_blocks: u64,
-    found: &mut Difference,
-) {
+async fn compare(before: &Index, after: &Index, first_block: u64, size_blocks: u64, found: &mut Difference) {
     let (mut old, mut new) = (Cursor::new(before, first_block), Cursor::new(after, first_block));
     loop {
         for _ in 0..TURN_BLOCKS {

@@ -63,8 +63,9 @@ impl Pool {
             let is_older = volume.image != young.image || born_lsn < young.born.0;
             let from_lsn = young.parent.map(|parent| parent.lsn);
             let change = BlockChange::Moved;
-            return Ok(Some(Before { change, image: volume.image, lsn: young.born, from_lsn })
-                .filter(|_| is_older));
+            return Ok(
+                Some(Before { change, image: volume.image, lsn: young.born, from_lsn }).filter(|_| is_older)
+            );
         }
         Ok(young.parent.map(|parent| Before {
             change: BlockChange::Cloned,

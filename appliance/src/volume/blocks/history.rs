@@ -132,7 +132,8 @@ impl Walk<'_> {
         let state = self.pool.state.borrow();
         let volume = state.volumes.of_image(ImageId(self.generation.image));
         let mapping = volume.and_then(Volume::ready_index).map(|index: &Index| index.get(self.blocks.start));
-        let Some(mapping) = mapping.filter(|mapping| !mapping.is_none() && mapping.lsn() <= self.up_to) else {
+        let Some(mapping) = mapping.filter(|mapping| !mapping.is_none() && mapping.lsn() <= self.up_to)
+        else {
             return;
         };
         self.follow(mapping.lsn());

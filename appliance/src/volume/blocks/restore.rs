@@ -165,7 +165,8 @@ impl Pool {
             let generation = catalog.image(image);
             let born = Lsn(generation.map_or(0, |generation| generation.born_lsn));
             let newest = geometry.sequence_of(lsn);
-            let oldest = newest.0.saturating_sub(self.working_set_at(newest)).max(geometry.sequence_of(born).0);
+            let oldest =
+                newest.0.saturating_sub(self.working_set_at(newest)).max(geometry.sequence_of(born).0);
             for sequence in (oldest..=newest.0).map(SegmentSeq) {
                 let known = self.known_of(sequence).await?;
                 let mut from = 0;

@@ -240,7 +240,8 @@ mod tests {
             }
             7 => {
                 let session = session(number % 40, u64::from(number));
-                let is_it = |known: &CatalogSession| known.key() == session.key();
+                let key = session.key();
+                let is_it = |known: &CatalogSession| known.key() == key;
                 catalog.change_lists(|_, _, _, _, sessions| {
                     if sessions.change(is_it, |known| *known = session.clone()).is_none() {
                         sessions.push(session);

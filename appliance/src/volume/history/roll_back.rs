@@ -13,6 +13,7 @@
 //! Blocks that are in the working set stay there; the rest is hydrated in the background.
 
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Instant;
 
 use uuid::Uuid;
@@ -187,5 +188,5 @@ fn snapshot_before(catalog: &Catalog, log: &Log, volume: &str) -> CatalogSnapsho
     let volume = &volume[..volume.len().min(room)];
     let names = (1_u64..).map(|number| format!("{SNAPSHOT_PREFIX}{volume}-{number}"));
     let name = names.into_iter().find(|name| catalog.snapshots.get(name).is_none()).unwrap_or_default();
-    CatalogSnapshot { name: Rc::from(name.as_str()), lsn: log.point_lsn().0, time_ns: log.now_ns() }
+    CatalogSnapshot { name: Arc::from(name.as_str()), lsn: log.point_lsn().0, time_ns: log.now_ns() }
 }

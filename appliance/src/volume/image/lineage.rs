@@ -1,7 +1,8 @@
 //! What the retention rules need to know of a pool, apart from its archive.
 
 use crate::archive::retention::{
-    ArchiveView, ArchivedSegment, Generation, NamedPoints, SegmentRange, SessionPoints, SnapshotPoint, SynchPoint,
+    ArchiveView, ArchivedSegment, Generation, NamedPoints, SegmentRange, SessionPoints, SnapshotPoint,
+    SynchPoint,
 };
 use crate::log::reader::LsnRange;
 use crate::log::time::ClockStatus;

@@ -16,8 +16,7 @@ use crate::log::format::{EntryKind, EventKind};
 use crate::log::reader::LsnRange;
 use crate::log::table::Mask;
 use crate::log::{
-    CreateLog, Environment, FailureCause, ImageId, LogError, LogFailure, Lsn, Recycling, SegmentSeq, create,
-    recover,
+    CreateLog, Environment, FailureCause, ImageId, LogError, LogFailure, Lsn, Recycling, create, recover,
 };
 use crate::reactor::yield_now;
 use crate::volume::catalog::{Catalog, CatalogImage};

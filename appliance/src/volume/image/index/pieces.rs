@@ -376,7 +376,9 @@ mod tests {
                 over.set(block, Mapping::new(Lsn(2_000_000 + block), 7));
             }
             let mut expected = under.clone();
-            over.visit(|block, mapping| drop(expected.set(block, mapping)));
+            over.visit(|block, mapping| {
+                expected.set(block, mapping);
+            });
             under.overlay(&over);
             prop_assert_eq!(under.mapped(), expected.mapped());
             let contents = |index: &Index| {
