@@ -13,6 +13,7 @@ use serde_json::{Map, Value, json};
 
 use crate::log::Lsn;
 use crate::reactor::yield_now;
+use crate::volume::span_ns;
 
 /// The parameters of a method that has none.
 #[derive(Debug, Clone, Copy, Deserialize)]
@@ -29,12 +30,17 @@ pub(super) struct PageParams {
 }
 
 /// The maximum number of entries in one answer.
-const PAGE_ENTRIES_MAX: usize = 10_000;
+pub(super) const PAGE_ENTRIES_MAX: usize = 10_000;
 
 /// The maximum number of entries collected in one turn of the reactor: about 100 us.
 const PIECE_ENTRIES_MAX: usize = 256;
 
 impl PageParams {
+    /// A page from a position on.
+    pub(super) fn new(from: u64, limit: Option<usize>) -> Self {
+        PageParams { from, limit }
+    }
+
     /// Collects the page in pieces that each fit into a short turn of the reactor, however long the
     /// list is. `piece` returns at most the given number of entries from a position on, or none to
     /// end the page; `lsn_of` returns the position of an entry.
@@ -57,6 +63,20 @@ impl PageParams {
             yield_now().await;
         }
         Ok(page)
+    }
+}
+
+/// A span of time in nanoseconds; in JSON a text like `1m`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct SpanNs(pub(super) u64);
+
+impl<'de> Deserialize<'de> for SpanNs {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let span_ns = span_ns(&text);
+        span_ns.map(SpanNs).ok_or_else(|| {
+            de::Error::custom(format!("'{text}' is no span of time; write it like 10m, 90s, 1h30m or '5 min'"))
+        })
     }
 }
 

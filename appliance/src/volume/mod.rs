@@ -23,15 +23,22 @@ pub use catalog::{OVERPROVISIONING_PERCENT_DEFAULT, Ownership};
 pub use error::VolumeError;
 pub use history::clock::clock_problem;
 pub(crate) use history::inspect;
-pub use history::point::{Point, PointParseError};
+pub use history::point::{NamedPoint, Point, PointParseError};
+pub use history::point_info::{
+    BurstInfo, CommandInfo, GapInfo, GapReason, MarkInfo, MarkKind, Place, PlaceBytes, PlanEstimate, PlanSegment,
+    PointAt, RestorePlan, TimeLine,
+};
+pub use history::point_time::span_ns;
+pub use history::time_line::TimeLineRequest;
 pub use image::index;
 pub use image::lineage::Lineage;
 pub use image::volumes::VOLUMES_MAX;
 pub use info::{
     CloneInfo, ImageParent, PointKind, PoolInfo, PoolStats, ResolvedPoint, SegmentInfo, SegmentState,
-    SnapshotInfo, SynchInfo, VolumeAt, VolumeEvent, VolumeInfo, VolumeState, VolumeStats,
+    SnapshotInfo, SynchInfo, SynchVolume, VolumeAt, VolumeEvent, VolumeInfo, VolumeOrigin, VolumeState, VolumeStats,
 };
 pub use manage::open::PoolOptions;
+pub use manage::synchs::SynchFilter;
 pub use manage::operations::{
     CreateVolume, DETAILS_BYTES_MAX, LABEL_BYTES_MAX, NAME_BYTES_MAX, VOLUME_BLOCKS_MAX,
 };

@@ -4,6 +4,7 @@ mod archive;
 mod bdev;
 mod framework;
 mod nvmf;
+mod point;
 mod pool;
 mod restore;
 mod snapshot;
@@ -22,6 +23,7 @@ fn all() -> Vec<Method> {
         volume::methods(),
         synch::methods(),
         snapshot::methods(),
+        point::methods(),
         restore::methods(),
         archive::methods(),
         bdev::methods(),

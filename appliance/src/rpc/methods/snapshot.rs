@@ -6,11 +6,11 @@ use crate::rpc::app::App;
 use crate::rpc::error::RpcError;
 use crate::rpc::method::Method;
 use crate::rpc::params::PageParams;
-use crate::volume::SnapshotInfo;
+use crate::volume::{NamedPoint, SnapshotInfo};
 
 pub(super) fn methods() -> Vec<Method> {
     vec![
-        Method::task("snapshot_create", "Names this moment of every volume and retains it.", create)
+        Method::task("snapshot_create", "Names this moment of every volume, or the point `at`, and retains it.", create)
             .changing(),
         Method::task(
             "snapshot_list",
@@ -32,8 +32,17 @@ struct NameParams {
     name: String,
 }
 
-async fn create(app: App, params: NameParams) -> Result<SnapshotInfo, RpcError> {
-    Ok(app.pool()?.create_snapshot(params.name).await?)
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CreateParams {
+    name: String,
+    at: Option<String>,
+}
+
+async fn create(app: App, params: CreateParams) -> Result<SnapshotInfo, RpcError> {
+    let Some(at) = params.at else { return Ok(app.pool()?.create_snapshot(params.name).await?) };
+    let at: NamedPoint = at.parse()?;
+    Ok(app.pool()?.create_snapshot_at(params.name, at).await?)
 }
 
 async fn list(app: App, page: PageParams) -> Result<Vec<SnapshotInfo>, RpcError> {

@@ -82,7 +82,8 @@ impl Pool {
         known.drop_headless(&log.geometry());
         let mut archive = Archive::new(service, Rc::clone(&self.log), policy, known);
         archive.find_losses(&mut state.with_archive().1, &mut log, &lost_on_device);
-        for synch in synchs {
+        let deleted: HashSet<u64> = state.catalog.deleted_synchs.iter().copied().collect();
+        for synch in synchs.into_iter().filter(|synch| !deleted.contains(&synch.lsn)) {
             state.learn_synch(synch);
         }
         archive.tell_lost(&mut state.with_archive().1, &log);
@@ -131,6 +132,9 @@ impl Pool {
         let events = EventCollector::events(&entries, Lsn::MAX).into_iter();
         for event in events.filter(|event| event.kind == EventKind::Synch) {
             let synch = self.read_synch(&event).await?;
+            if self.state.borrow().catalog.deleted_synchs.iter().any(|&lsn| lsn == synch.lsn) {
+                continue;
+            }
             self.state.borrow_mut().learn_synch(synch);
         }
         Ok(())

@@ -50,6 +50,8 @@ pub(crate) struct CatalogChange {
     gone_images: Entries<GoneImage, u32>,
     #[serde(default, skip_serializing_if = "Entries::is_empty")]
     snapshots: Entries<CatalogSnapshot, Rc<str>>,
+    #[serde(default, skip_serializing_if = "Entries::is_empty")]
+    deleted_synchs: Entries<u64, u64>,
 }
 
 impl CatalogChange {
@@ -65,6 +67,7 @@ impl CatalogChange {
             images: entries(&before.images, &after.images, |image| image.id),
             gone_images: entries(&before.gone_images, &after.gone_images, |image| image.id),
             snapshots: Entries { set, gone },
+            deleted_synchs: entries(&before.deleted_synchs, &after.deleted_synchs, |lsn| *lsn),
         }
     }
 
@@ -86,10 +89,12 @@ impl CatalogChange {
             catalog.images = before.images;
             catalog.gone_images = before.gone_images;
             catalog.snapshots = before.snapshots;
+            catalog.deleted_synchs = before.deleted_synchs;
         }
         apply_to(&mut catalog.volumes, self.volumes, |volume| volume.image);
         apply_to(&mut catalog.images, self.images, |image| image.id);
         apply_to(&mut catalog.gone_images, self.gone_images, |image| image.id);
+        apply_to(&mut catalog.deleted_synchs, self.deleted_synchs, |lsn| *lsn);
         for name in &self.snapshots.gone {
             catalog.snapshots.remove(name);
         }
@@ -165,6 +170,7 @@ mod tests {
                 gone: vec![2],
             },
             snapshots: Entries { set: vec![snapshot], gone: vec![Rc::from("t")] },
+            deleted_synchs: Entries { set: vec![1], gone: vec![2] },
         };
         crate::document::check_keys("### Change", "| key |", &change);
         let value = serde_json::to_value(&change).expect("plain data");
@@ -182,6 +188,7 @@ mod tests {
             image,
             created_ns: 7,
             thin: false,
+            origin: None,
         }
     }
 
@@ -192,7 +199,7 @@ mod tests {
 
     /// Changes a catalog as one of the pool's changes does.
     fn edit(catalog: &mut Catalog, kind: u8, number: u32) {
-        match kind % 7 {
+        match kind % 8 {
             0 => {
                 let id = catalog.next_image;
                 catalog.next_image += 1;
@@ -214,7 +221,11 @@ mod tests {
             4 => {
                 catalog.snapshots.remove(&format!("s{}", number % 300));
             }
-            5 => catalog.add_gap(LsnRange { start: Lsn(u64::from(number)), end: Lsn(u64::from(number) + 3) }),
+            5 if number % 3 == 0 => catalog.deleted_synchs.retain(|lsn| lsn % 2 == 0),
+            5 if catalog.deleted_synchs.iter().all(|&lsn| lsn != u64::from(number)) => {
+                catalog.deleted_synchs.push(u64::from(number));
+            }
+            6 => catalog.add_gap(LsnRange { start: Lsn(u64::from(number)), end: Lsn(u64::from(number) + 3) }),
             _ => catalog.archived_below = SegmentSeq(u64::from(number)),
         }
     }

@@ -20,10 +20,10 @@ use crate::log::{ImageId, Lsn, recovery};
 use crate::volume::catalog::{Catalog, CatalogVolume};
 use crate::volume::error::VolumeError;
 use crate::volume::history::past::ScanReport;
-use crate::volume::history::point::Point;
+use crate::volume::history::point::NamedPoint;
 use crate::volume::image::index::Index;
 use crate::volume::image::volume::{Volume, VolumeIndex};
-use crate::volume::info::{CloneInfo, ImageParent, ResolvedPoint};
+use crate::volume::info::{CloneInfo, ImageParent, ResolvedPoint, VolumeOrigin};
 use crate::volume::manage::operations::{add_image, add_volume, check_name};
 use crate::volume::pool::Pool;
 
@@ -32,6 +32,7 @@ struct Cloning {
     name: String,
     source: CatalogVolume,
     read_only: bool,
+    named: NamedPoint,
     at: ResolvedPoint,
     /// The catalog at the point.
     catalog: Catalog,
@@ -48,7 +49,7 @@ impl Pool {
     pub async fn clone_volume(
         self: Rc<Self>,
         volume: String,
-        point: Point,
+        point: impl Into<NamedPoint>,
         name: String,
         read_only: bool,
     ) -> Result<CloneInfo, VolumeError> {
@@ -58,14 +59,13 @@ impl Pool {
             return Err(VolumeError::VolumeExists { name });
         }
         let expiries = self.expiries();
-        let at = Rc::clone(&self).resolve(point).await?;
+        let named = point.into();
+        let at = self.resolve_for(&named, None).await?;
         let catalog = self.catalog_at(Lsn(at.lsn)).await?;
         let Some(source) = catalog.volume(&volume).cloned() else {
-            let names: Vec<&str> = catalog.volumes.iter().map(|volume| volume.name.as_str()).collect();
-            let reason = format!("volume '{volume}' did not exist then; there were: {}", names.join(", "));
-            return Err(VolumeError::NoSuchPoint { point: at.point, reason });
+            return Err(self.no_such_volume_then(&volume, &catalog, &at.point).await);
         };
-        let cloning = Cloning { name, source, read_only, at, catalog, expiries };
+        let cloning = Cloning { name, source, read_only, named, at, catalog, expiries };
         let (lsn, index, report) = self.record_clone(&cloning).await?;
         let Cloning { name, at, .. } = cloning;
         let id = self.add_volume(&name, VolumeIndex::Ready(index));
@@ -97,7 +97,8 @@ impl Pool {
 
     /// Adds the clone to the catalog. Returns the position of that change, and the clone's index.
     async fn record_clone(&self, cloning: &Cloning) -> Result<(Lsn, Index, ScanReport), VolumeError> {
-        let Cloning { name, source, read_only, at, catalog, expiries } = cloning;
+        let Cloning { name, source, read_only, named, at, catalog, expiries } = cloning;
+        let origin = VolumeOrigin { lsn: at.lsn, point: named.lasting_text() };
         let at_lsn = Lsn(at.lsn);
         let (created_ns, uuid) = {
             let log = self.log.borrow();
@@ -106,7 +107,10 @@ impl Pool {
         let mut built: Option<(Index, ScanReport)> = None;
         loop {
             if built.is_none() && self.share_index(source.image, at_lsn).is_none() {
-                built = Some(self.index_at(catalog, source, at_lsn).await?);
+                built = Some(match self.index_at(catalog, source, at_lsn).await {
+                    Ok(built) => built,
+                    Err(error) => return Err(self.with_choices(error, named, Some(at_lsn)).await),
+                });
             }
             let mut taken = None;
             let change = self.change(|now, head| {
@@ -146,6 +150,7 @@ impl Pool {
                     image,
                     created_ns,
                     thin: true,
+                    origin: Some(origin.clone()),
                 };
                 add_volume(now, clone)?;
                 now.prune_images(self.behind_change(head));
@@ -176,7 +181,7 @@ impl Pool {
     }
 
     /// The index of a volume, if the volume has not changed since a point.
-    fn share_index(&self, image: u32, at: Lsn) -> Option<Index> {
+    pub(in crate::volume) fn share_index(&self, image: u32, at: Lsn) -> Option<Index> {
         let state = self.state.borrow();
         let volume = state.volumes.of_image(ImageId(image)).filter(|volume| volume.changed_lsn() <= at)?;
         volume.ready_index().cloned()

@@ -3,6 +3,7 @@
 //! | file | job |
 //! |---|---|
 //! | `operations` | creates, changes and deletes volumes, synchs and snapshots |
+//! | `synchs` | lists synchs by a filter, and deletes them |
 //! | `open` | creates or opens a pool |
 //! | `recover` | recovers a pool from its archive |
 //! | `ownership` | records the pool's claim on its archive in the log |
@@ -11,3 +12,4 @@ pub(in crate::volume) mod open;
 pub(in crate::volume) mod operations;
 mod ownership;
 pub(in crate::volume) mod recover;
+pub(in crate::volume) mod synchs;

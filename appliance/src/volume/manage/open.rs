@@ -309,7 +309,9 @@ impl Pool {
             }
             state.events.push(VolumeEvent::Created(id));
         }
-        let texts = stream::iter(synchs.iter().rev().map(|event| self.read_synch(event)));
+        let deleted = self.deleted_synchs();
+        let there = synchs.iter().rev().filter(|event| !deleted.contains(&event.lsn.0));
+        let texts = stream::iter(there.map(|event| self.read_synch(event)));
         let mut texts = std::pin::pin!(texts.buffered(TEXTS_AT_ONCE));
         while let Some(synch) = texts.next().await {
             let synch = synch?;
