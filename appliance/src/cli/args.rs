@@ -11,6 +11,7 @@ use super::archive_args::ArchiveCommand;
 use super::block_args::{BlockCommand, DiffArgs};
 use super::clone_args::{CloneCommand, RollBackOptions};
 use super::point::point_text;
+use super::point_args::{PlanArgs, PointCommand, SynchListArgs};
 use super::session_args::SessionCommand;
 use crate::options::{InspectOptions, RecoverOptions, ServeOptions};
 use crate::text::units::SizeBytes;
@@ -120,9 +121,14 @@ pub(super) enum CallCommand {
     /// Snapshots: named points that are kept until they are deleted.
     #[command(subcommand)]
     Snapshot(SnapshotCommand),
+    /// Points in time: which there are, and what happened when.
+    #[command(subcommand)]
+    Point(PointCommand),
     /// Go back to a point.
     ///
-    /// A point is lsn:N, time:2026-01-31T12:00:00Z, time:-10m, synch:LABEL, synch:ID or snapshot:NAME.
+    /// A point is now, lsn:N, write:N, time:2026-01-31T12:00:00Z, 'time:2026-01-31 12:00', time:14:03,
+    /// time:-10m, synch:LABEL, synch:ID or snapshot:NAME; +N or -N after it moves it by so many commands of
+    /// hosts. varve point list shows which points there are.
     #[command(verbatim_doc_comment)]
     #[command(subcommand)]
     Restore(RestoreCommand),
@@ -371,9 +377,23 @@ pub(super) enum SynchCommand {
         /// More about it, as JSON.
         #[arg(long, value_parser = json_value, value_name = "JSON")]
         details: Option<Value>,
+        /// The mark is one of this volume; nothing is said of the others.
+        #[arg(long, value_name = "VOLUME")]
+        volume: Option<String>,
     },
     /// List the synchs, oldest first.
-    List(PageArgs),
+    List(SynchListArgs),
+    /// Delete a synch: its point is no longer a mark, and kept only as long as the rules of retention say.
+    ///
+    /// Example: varve synch delete nightly-1
+    #[command(verbatim_doc_comment)]
+    Delete {
+        /// The synch: its id, or its label if only one synch has it.
+        synch: String,
+        /// Delete every synch that has the label.
+        #[arg(long)]
+        all: bool,
+    },
 }
 
 /// A page of a list.
@@ -398,11 +418,14 @@ impl PageArgs {
 pub(super) enum SnapshotCommand {
     /// Name this moment of every volume, and keep it until the snapshot is deleted.
     ///
-    /// Example: varve snapshot create before-upgrade
+    /// Example: varve snapshot create before-upgrade; varve snapshot create good --at synch:nightly-1
     #[command(verbatim_doc_comment)]
     Create {
         /// The name of the snapshot.
         name: String,
+        /// Name this point of the past instead, and keep it from now on.
+        #[arg(long, value_name = "POINT", value_parser = point_text)]
+        at: Option<String>,
     },
     /// List the snapshots.
     List(PageArgs),
@@ -427,7 +450,15 @@ pub(super) enum RestoreCommand {
         /// snapshot:NAME.
         #[arg(value_parser = point_text)]
         point: String,
+        /// Count offsets in commands of this volume, which must exist at the point.
+        #[arg(long, value_name = "VOLUME")]
+        volume: Option<String>,
     },
+    /// Show what opening a point would read from where, and how long it takes. Nothing is changed.
+    ///
+    /// Example: varve restore plan accounts --at time:-3d
+    #[command(verbatim_doc_comment)]
+    Plan(PlanArgs),
     /// Open a volume as it was at a point, as a new volume.
     ///
     /// Example: varve restore clone accounts --at synch:before-upgrade --name accounts-before

@@ -2,9 +2,9 @@
 //! work, and a thin client of the JSON-RPC plane for everything else.
 //!
 //! `archive seal`, `expire` and `verify` and `volume hydrate` start long jobs and watch them; `top`
-//! calls repeatedly; `block restore` is watched too, and `diff` fetches pages; `volume import` and
-//! `export`, `diff --export` and `--apply`, and `restore bisect --check` also connect as a host.
-//! Every other command makes
+//! and `point list` call repeatedly; `block restore` is watched too, and `diff` fetches pages;
+//! `volume import` and `export`, `diff --export` and `--apply`, and `restore bisect --check` also
+//! connect as a host. Every other command makes
 //! one call and shows its result: as tables for people, or with `--json` exactly as received. An
 //! error is one line on standard error, with exit code 1; the exit code is 2 if the command line
 //! itself is wrong.
@@ -26,10 +26,14 @@ mod configure;
 mod listener;
 mod output;
 mod point;
+#[expect(clippy::doc_markdown, reason = "help texts, which a terminal shows as they are")]
+mod point_args;
+mod points;
 mod render;
 mod render_archive;
 mod render_block;
 mod render_latency;
+mod render_point;
 mod render_session;
 mod request;
 mod session;
@@ -52,6 +56,7 @@ use self::archive_args::ArchiveCommand;
 use self::args::{CallCommand, Cli, Command, NvmfCommand, PoolCommand, RestoreCommand, VolumeCommand};
 use self::block_args::{BlockCommand, DiffArgs};
 use self::output::{one_line, print};
+use self::point_args::PointCommand;
 use self::session_args::SessionCommand;
 use crate::options::{
     CommandError, DEFAULT_SOCKET, InspectOptions, RecoverOptions, SYSTEM_SOCKET, ServeOptions,
@@ -164,6 +169,9 @@ fn carry_out(cli: Cli, local: &dyn LocalCommands, output: &mut dyn Write) -> Res
             if args.address.port() == 0 && !json =>
         {
             return listener::add_on_any_port(&mut connect(rpc, timeout_s)?, args, output);
+        }
+        Command::Call(CallCommand::Point(PointCommand::List(options))) => {
+            return points::list(&mut connect(rpc, timeout_s)?, &options, json, output);
         }
         Command::Call(CallCommand::Archive(ArchiveCommand::Seal)) => {
             return archive::seal(&mut connect(rpc, timeout_s)?, json, output);

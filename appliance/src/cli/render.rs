@@ -8,14 +8,15 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::cells::{blocks, size};
-use super::{clone_render, render_archive, render_block, render_latency, render_session};
+use super::render_point::point_text;
+use super::{clone_render, render_archive, render_block, render_latency, render_point, render_session};
 use crate::log::geometry::RESERVE_SLOTS;
-use crate::log::time::{ClockStanding, ClockStatus, SpanBy};
+use crate::log::time::{ClockStanding, ClockStatus};
 use crate::text::table::{Table, pairs};
 use crate::text::units::format_time;
 use crate::volume::{
-    CloneInfo, PointKind, PoolInfo, PoolStats, ResolvedPoint, SegmentInfo, SegmentState, SnapshotInfo,
-    SynchInfo, VolumeInfo, VolumeState,
+    CloneInfo, PoolInfo, PoolStats, ResolvedPoint, SegmentInfo, SegmentState, SnapshotInfo, SynchInfo,
+    VolumeInfo, VolumeOrigin, VolumeState,
 };
 
 /// How a result is shown.
@@ -38,6 +39,7 @@ pub(super) enum View {
     Clone,
     Clones,
     RollBack,
+    RestorePlan,
     Clock,
     Archive,
     ArchivedObjects,
@@ -82,6 +84,7 @@ pub(super) fn render(view: View, result: &Value) -> String {
         View::Clone => typed(result, |clone: CloneInfo| clone_text(&clone)),
         View::Clones => typed(result, |clones: Vec<_>| clone_render::clones(&clones)),
         View::RollBack => typed(result, |done| clone_render::roll_back(&done)),
+        View::RestorePlan => typed(result, |plan| render_point::plan(&plan)),
         View::Clock => typed(result, |clock: ClockStatus| clock_text(&clock, result)),
         View::Archive => typed(result, |report| render_archive::status(&report)),
         View::ArchivedObjects => typed(result, |objects: Vec<_>| render_archive::objects(&objects)),
@@ -281,7 +284,12 @@ fn volume_table(volumes: &[VolumeInfo]) -> String {
             VolumeState::Loading => "loading",
             VolumeState::Degraded => "degraded",
         };
-        let from = volume.parent.map_or_else(|| "-".to_owned(), |parent| format!("lsn:{}", parent.lsn));
+        let from = match (&volume.origin, volume.parent) {
+            (Some(VolumeOrigin { point: Some(point), .. }), _) => point.clone(),
+            (Some(VolumeOrigin { lsn, .. }), _) => format!("lsn:{lsn}"),
+            (None, Some(parent)) => format!("lsn:{}", parent.lsn),
+            (None, None) => "-".to_owned(),
+        };
         let mapped = match volume.inherited_blocks {
             0 => blocks(volume.mapped_blocks),
             inherited => format!("{} ({} inherited)", blocks(volume.mapped_blocks), blocks(inherited)),
@@ -313,7 +321,7 @@ fn volume_table(volumes: &[VolumeInfo]) -> String {
 }
 
 fn synch_table(synchs: &[SynchInfo]) -> String {
-    let mut table = Table::new([">ID", "LABEL", ">LSN", "TIME", "DETAILS"]);
+    let mut table = Table::new([">ID", "LABEL", ">LSN", "TIME", "VOLUME", "DETAILS"]);
     for synch in synchs {
         let details = match &synch.details_unread {
             Some(reason) => format!("cannot be read now: {reason}"),
@@ -325,6 +333,7 @@ fn synch_table(synchs: &[SynchInfo]) -> String {
             synch.label.clone(),
             synch.lsn.to_string(),
             format_time(synch.time_ns),
+            synch.volume.as_ref().map_or_else(|| "all".to_owned(), |volume| volume.name.clone()),
             details,
         ]);
     }
@@ -346,31 +355,6 @@ fn snapshot_table(snapshots: &[SnapshotInfo]) -> String {
         table.row([snapshot.name.clone(), snapshot.lsn.to_string(), format_time(snapshot.time_ns)]);
     }
     table.render("no snapshots; varve snapshot create NAME makes one")
-}
-
-fn point_text(point: &ResolvedPoint) -> String {
-    let kind = match &point.kind {
-        PointKind::Write => "the end of a write".to_owned(),
-        PointKind::Event => "the end of a change of the pool's volumes".to_owned(),
-        PointKind::Synch(synch) => format!("synch {} '{}'", synch.id, synch.label),
-        PointKind::Snapshot(snapshot) => format!("snapshot '{}'", snapshot.name),
-        PointKind::Beginning => "the beginning of the pool, where everything is empty".to_owned(),
-    };
-    let volumes: Vec<String> =
-        point.volumes.iter().map(|volume| format!("{} ({})", volume.name, size(volume.size_bytes))).collect();
-    let mut text = pairs([
-        ("Point", point.point.clone()),
-        ("LSN", point.lsn.to_string()),
-        ("Time", format_time(point.time_ns)),
-        ("What", kind),
-        ("Volumes", if volumes.is_empty() { "none".to_owned() } else { volumes.join(", ") }),
-    ]);
-    let counted = point.counted_by.map(|by| match by {
-        SpanBy::Monotonic => "by the machine's monotonic clock, within this run",
-        SpanBy::Records => "by the times of records, back before this start",
-    });
-    text.push_str(&pairs(counted.map(|counted| ("Counted", counted.to_owned()))));
-    text
 }
 
 fn clock_text(clock: &ClockStatus, result: &Value) -> String {

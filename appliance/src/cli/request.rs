@@ -47,6 +47,8 @@ impl From<CallCommand> for Request {
                 Request::new(method, params, view)
             }
             CallCommand::Diff(_) => unreachable!("it is no single call; see `blocks`"),
+            // It may need more than one call; see `points`.
+            CallCommand::Point(_) => unreachable!("it is no single call"),
             CallCommand::Nvmf(command) => nvmf(command),
             CallCommand::Bdev(command) => bdev(command),
             CallCommand::Framework(command) => framework(command),
@@ -130,10 +132,15 @@ fn enable_histogram(name: &str, enable: bool, only: Option<String>) -> Request {
 
 fn synch(command: SynchCommand) -> Request {
     match command {
-        SynchCommand::Create { label, details } => {
-            Request::new("synch_create", json!({"label": label, "details": details}), View::Synch)
+        SynchCommand::Create { label, details, volume } => {
+            let params = json!({"label": label, "details": details, "volume": volume});
+            Request::new("synch_create", params, View::Synch)
         }
-        SynchCommand::List(page) => Request::new("synch_list", page.params(), View::Synchs),
+        SynchCommand::List(which) => Request::new("synch_list", which.params(), View::Synchs),
+        SynchCommand::Delete { synch, all } => {
+            let params = json!({"synch": synch, "all": all.then_some(true)});
+            Request::new("synch_delete", params, View::Synchs)
+        }
     }
 }
 
@@ -170,8 +177,8 @@ fn archive(command: ArchiveCommand) -> Request {
 
 fn snapshot(command: SnapshotCommand) -> Request {
     match command {
-        SnapshotCommand::Create { name } => {
-            Request::new("snapshot_create", json!({"name": name}), View::Snapshot)
+        SnapshotCommand::Create { name, at } => {
+            Request::new("snapshot_create", json!({"name": name, "at": at}), View::Snapshot)
         }
         SnapshotCommand::List(page) => Request::new("snapshot_list", page.params(), View::Snapshots),
         SnapshotCommand::Delete { name } => {
@@ -183,9 +190,10 @@ fn snapshot(command: SnapshotCommand) -> Request {
 
 fn restore(command: RestoreCommand) -> Request {
     match command {
-        RestoreCommand::Resolve { point } => {
-            Request::new("restore_resolve", json!({"point": point}), View::Point)
+        RestoreCommand::Resolve { point, volume } => {
+            Request::new("restore_resolve", json!({"point": point, "volume": volume}), View::Point)
         }
+        RestoreCommand::Plan(plan) => Request::new("restore_plan", plan.params(), View::RestorePlan),
         RestoreCommand::Clone { volume, at, name, read_only } => {
             let mut params = json!({"volume": volume, "at": at, "name": name});
             if read_only {

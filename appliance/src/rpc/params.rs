@@ -12,6 +12,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value, json};
 
 use crate::log::Lsn;
+use crate::volume::span_ns;
 
 /// The parameters of a method that has none.
 #[derive(Debug, Clone, Copy, Deserialize)]
@@ -28,9 +29,14 @@ pub(super) struct PageParams {
 }
 
 /// The maximum number of entries in one answer.
-const PAGE_ENTRIES_MAX: usize = 10_000;
+pub(super) const PAGE_ENTRIES_MAX: usize = 10_000;
 
 impl PageParams {
+    /// A page from a position on.
+    pub(super) fn new(from: u64, limit: Option<usize>) -> Self {
+        PageParams { from, limit }
+    }
+
     /// The first position of the page.
     pub(super) fn from(self) -> Lsn {
         Lsn(self.from)
@@ -39,6 +45,22 @@ impl PageParams {
     /// The maximum number of entries of the page.
     pub(super) fn limit(self) -> usize {
         self.limit.unwrap_or(PAGE_ENTRIES_MAX).min(PAGE_ENTRIES_MAX)
+    }
+}
+
+/// A span of time in nanoseconds; in JSON a text like `1m`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct SpanNs(pub(super) u64);
+
+impl<'de> Deserialize<'de> for SpanNs {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let span_ns = span_ns(&text);
+        span_ns.map(SpanNs).ok_or_else(|| {
+            de::Error::custom(format!(
+                "'{text}' is no span of time; write it like 10m, 90s, 1h30m or '5 min'"
+            ))
+        })
     }
 }
 

@@ -230,6 +230,9 @@ pub struct VolumeInfo {
     pub image: u32,
     /// For a clone: its origin, while it inherits from there.
     pub parent: Option<ImageParent>,
+    /// For a clone: the point that was asked for when it was made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<VolumeOrigin>,
     /// When it was created.
     pub created_ns: u64,
     /// Blocks that have contents.
@@ -257,6 +260,17 @@ pub struct VolumeInfo {
     /// Whether the latencies of its requests are measured (`bdev_enable_histogram`).
     #[serde(default)]
     pub histogram: bool,
+}
+
+/// The point from which a clone was asked for. Its parent's point may be a later one at which the
+/// origin was the same.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VolumeOrigin {
+    /// Its position.
+    pub lsn: u64,
+    /// How it was named, if that name means the same later: `None` for a span before now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub point: Option<String>,
 }
 
 fn no_volume() -> VolumeId {
@@ -295,12 +309,24 @@ pub struct SynchInfo {
     pub lsn: u64,
     /// Its time.
     pub time_ns: u64,
+    /// The volume that it is a mark of; `None`: all volumes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub volume: Option<SynchVolume>,
     /// The caller's details.
     pub details: serde_json::Value,
     /// Why the details cannot be read now; `details` is then `null`. Only in answers, never in the
     /// log.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub details_unread: Option<String>,
+}
+
+/// The volume that a synch is a mark of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SynchVolume {
+    /// Its UUID.
+    pub uuid: Uuid,
+    /// The name that it had then.
+    pub name: String,
 }
 
 impl SynchInfo {
@@ -310,6 +336,14 @@ impl SynchInfo {
         Some(SynchInfo { lsn, details_unread: None, ..synch })
     }
 
+    /// Whether it is a mark of all volumes, or of this one.
+    pub fn is_for(&self, volume: Option<Uuid>) -> bool {
+        match (&self.volume, volume) {
+            (Some(of), Some(volume)) => of.uuid == volume,
+            _ => true,
+        }
+    }
+
     /// A synch whose text is lost: still a point, because its position and time are in the entry.
     pub fn damaged(lsn: u64, time_ns: u64) -> Self {
         SynchInfo {
@@ -317,6 +351,7 @@ impl SynchInfo {
             label: "damaged".to_owned(),
             lsn,
             time_ns,
+            volume: None,
             details: serde_json::Value::Null,
             details_unread: None,
         }
@@ -376,6 +411,9 @@ pub struct ResolvedPoint {
     pub counted_by: Option<SpanBy>,
     /// The volumes that existed there: name and size in bytes.
     pub volumes: Vec<VolumeAt>,
+    /// What the operator should know about the way in which the point was understood.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
 }
 
 /// A volume as it was at a point.
@@ -474,6 +512,7 @@ mod tests {
             label: "a".to_owned(),
             lsn: 0,
             time_ns: 1,
+            volume: Some(SynchVolume { uuid: Uuid::nil(), name: "v".to_owned() }),
             details: serde_json::json!({"a": 1}),
             details_unread: None,
         };

@@ -32,8 +32,14 @@ pub use catalog::{OVERPROVISIONING_PERCENT_DEFAULT, Ownership, SESSIONS_MAX, VER
 pub use error::VolumeError;
 pub use history::clock::clock_problem;
 pub(crate) use history::inspect;
-pub use history::point::{Point, PointParseError};
+pub use history::point::{NamedPoint, Point, PointParseError};
+pub use history::point_info::{
+    BurstInfo, CommandInfo, GapInfo, GapReason, MarkInfo, MarkKind, Place, PlaceBytes, PlanEstimate,
+    PlanSegment, PointAt, RestorePlan, TimeLine,
+};
+pub use history::point_time::span_ns;
 pub use history::synch_table::{SynchDetails, SynchRef, SynchTable};
+pub use history::time_line::TimeLineRequest;
 pub use history::walk::WalkReport;
 pub use history::walk_check::WalkCheck;
 pub use image::index;
@@ -41,8 +47,8 @@ pub use image::lineage::Lineage;
 pub use image::volumes::VOLUMES_MAX;
 pub use info::{
     CloneInfo, CloneSpace, ImageParent, PointKind, PoolInfo, PoolStats, ResolvedPoint, RollBackInfo,
-    SegmentInfo, SegmentState, SnapshotInfo, SynchInfo, VolumeAt, VolumeEvent, VolumeInfo, VolumeState,
-    VolumeStats,
+    SegmentInfo, SegmentState, SnapshotInfo, SynchInfo, SynchVolume, VolumeAt, VolumeEvent, VolumeInfo,
+    VolumeOrigin, VolumeState, VolumeStats,
 };
 pub use manage::open::PoolOptions;
 pub use manage::operations::{

@@ -94,6 +94,7 @@ impl MemoryStorage {
             state: VolumeState::Online,
             image: 0,
             parent: None,
+            origin: None,
             created_ns: 0,
             mapped_blocks: 0,
             inherited_blocks: 0,

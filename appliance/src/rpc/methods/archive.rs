@@ -15,7 +15,7 @@ use crate::rpc::app::App;
 use crate::rpc::error::RpcError;
 use crate::rpc::method::{Method, Registry};
 use crate::rpc::params::NoParams;
-use crate::volume::Point;
+use crate::volume::NamedPoint;
 
 pub(super) fn methods() -> Vec<Method> {
     vec![
@@ -162,7 +162,7 @@ struct ExplainParams {
 }
 
 fn explain(registry: &Registry, ExplainParams { point }: ExplainParams) -> Result<Explained, RpcError> {
-    let point: Point = point.parse()?;
+    let point: NamedPoint = point.parse()?;
     let archive = registry.archive()?;
     let (point, lineage) = registry.on_reactor("archive_explain", |app| async move {
         let pool = app.pool()?;

@@ -10,7 +10,7 @@ use crate::rpc::error::RpcError;
 use crate::rpc::method::Method;
 use crate::volume::{
     BlockRestoreInfo, BlockRestoreRequest, BlockWho, DiffPage, DiffRequest, HistoryPage, HistoryPosition,
-    HistoryRequest, Point, PointParseError,
+    HistoryRequest, NamedPoint, PointParseError,
 };
 
 pub(super) fn methods() -> Vec<Method> {
@@ -40,7 +40,7 @@ fn one() -> u64 {
     1
 }
 
-fn point(text: Option<&String>) -> Result<Option<Point>, PointParseError> {
+fn point(text: Option<&String>) -> Result<Option<NamedPoint>, PointParseError> {
     text.map(|text| text.parse()).transpose()
 }
 
@@ -88,7 +88,7 @@ struct RestoreParams {
 }
 
 async fn restore(app: App, params: RestoreParams) -> Result<BlockRestoreInfo, RpcError> {
-    let at: Point = params.at.parse()?;
+    let at: NamedPoint = params.at.parse()?;
     let RestoreParams { volume, block, blocks, force, .. } = params;
     let pool = app.pool()?;
     if !force {

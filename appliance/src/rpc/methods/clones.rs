@@ -9,7 +9,7 @@ use crate::rpc::app::App;
 use crate::rpc::error::RpcError;
 use crate::rpc::method::Method;
 use crate::rpc::params::NoParams;
-use crate::volume::{CloneSpace, Point, RollBackInfo, VolumeInfo};
+use crate::volume::{CloneSpace, NamedPoint, RollBackInfo, VolumeInfo};
 
 pub(super) fn methods() -> Vec<Method> {
     vec![
@@ -47,7 +47,7 @@ struct RollBackParams {
 
 async fn roll_back(app: App, params: RollBackParams) -> Result<RollBackInfo, RpcError> {
     let RollBackParams { volume, at, force } = params;
-    let point: Point = at.parse()?;
+    let point: NamedPoint = at.parse()?;
     if !force {
         check_unused(&app, &volume, "roll it back")?;
     }
@@ -73,7 +73,7 @@ struct ResetParams {
 
 async fn reset(app: App, params: ResetParams) -> Result<VolumeInfo, RpcError> {
     let ResetParams { name, at, force } = params;
-    let point = at.map(|at| at.parse::<Point>()).transpose()?;
+    let point = at.map(|at| at.parse::<NamedPoint>()).transpose()?;
     if !force {
         check_unused(&app, &name, "reset it")?;
     }

@@ -6,6 +6,7 @@ mod block;
 mod clones;
 mod framework;
 mod nvmf;
+mod point;
 mod pool;
 mod restore;
 mod session;
@@ -25,6 +26,7 @@ fn all() -> Vec<Method> {
         volume::methods(),
         synch::methods(),
         snapshot::methods(),
+        point::methods(),
         restore::methods(),
         clones::methods(),
         archive::methods(),

@@ -5,14 +5,19 @@ use serde::Deserialize;
 use crate::rpc::app::App;
 use crate::rpc::error::RpcError;
 use crate::rpc::method::Method;
-use crate::volume::{CloneInfo, Point, ResolvedPoint};
+use crate::volume::{CloneInfo, NamedPoint, ResolvedPoint, RestorePlan};
 
 pub(super) fn methods() -> Vec<Method> {
     vec![
         Method::task(
             "restore_resolve",
-            "Turns a point into a position of the log and says what it is.",
+            "Turns a point into a position of the log and says what it is; offsets count the commands of `volume`, or of all.",
             resolve,
+        ),
+        Method::task(
+            "restore_plan",
+            "What opening a volume as it was at a point would read from where; nothing is changed.",
+            plan,
         ),
         Method::task("restore_clone", "Opens a volume as it was at a point, as a new volume.", clone)
             .changing(),
@@ -23,11 +28,27 @@ pub(super) fn methods() -> Vec<Method> {
 #[serde(deny_unknown_fields)]
 struct ResolveParams {
     point: String,
+    volume: Option<String>,
 }
 
 async fn resolve(app: App, params: ResolveParams) -> Result<ResolvedPoint, RpcError> {
-    let point: Point = params.point.parse()?;
-    Ok(app.pool()?.resolve(point).await?)
+    let point: NamedPoint = params.point.parse()?;
+    Ok(app.pool()?.resolve_of(point, params.volume).await?)
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PlanParams {
+    volume: String,
+    at: String,
+    /// Reads no entries.
+    #[serde(default)]
+    quick: bool,
+}
+
+async fn plan(app: App, params: PlanParams) -> Result<RestorePlan, RpcError> {
+    let point: NamedPoint = params.at.parse()?;
+    Ok(app.pool()?.restore_plan(params.volume, point, params.quick).await?)
 }
 
 #[derive(Debug, Deserialize)]
@@ -41,6 +62,6 @@ struct CloneParams {
 }
 
 async fn clone(app: App, params: CloneParams) -> Result<CloneInfo, RpcError> {
-    let point: Point = params.at.parse()?;
+    let point: NamedPoint = params.at.parse()?;
     Ok(app.pool()?.clone_volume(params.volume, point, params.name, params.read_only).await?)
 }

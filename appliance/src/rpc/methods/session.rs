@@ -10,7 +10,7 @@ use crate::rpc::app::App;
 use crate::rpc::error::RpcError;
 use crate::rpc::method::Method;
 use crate::volume::{
-    BisectInfo, OpenSession, Point, SessionInfo, SnapshotInfo, StepInfo, StepTo, Verdict, VolumeError,
+    BisectInfo, NamedPoint, OpenSession, SessionInfo, SnapshotInfo, StepInfo, StepTo, Verdict, VolumeError,
     VolumeInfo,
 };
 
@@ -78,7 +78,7 @@ impl From<SessionInfo> for SessionAnswer {
 
 async fn open(app: App, params: OpenParams) -> Result<SessionAnswer, RpcError> {
     let OpenParams { volume, at, name, read_only } = params;
-    let at: Point = at.parse()?;
+    let at: NamedPoint = at.parse()?;
     let (session, _) = app.pool()?.open_session(OpenSession { volume, at, name, read_only }).await?;
     Ok(session.into())
 }
@@ -126,7 +126,7 @@ struct JudgeParams {
 }
 
 async fn judge(app: App, params: JudgeParams) -> Result<SessionAnswer, RpcError> {
-    let at = params.at.map(|point| point.parse::<Point>()).transpose()?;
+    let at = params.at.map(|point| point.parse::<NamedPoint>()).transpose()?;
     Ok(app.pool()?.judge_session(params.name, params.verdict, at).await?.into())
 }
 

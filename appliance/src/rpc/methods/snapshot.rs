@@ -8,12 +8,16 @@ use crate::rpc::lists::ListText;
 use crate::rpc::method::{Method, Registry};
 use crate::rpc::params::PageParams;
 use crate::rpc::protocol::ResultText;
-use crate::volume::SnapshotInfo;
+use crate::volume::{NamedPoint, SnapshotInfo};
 
 pub(super) fn methods() -> Vec<Method> {
     vec![
-        Method::task("snapshot_create", "Names this moment of every volume and retains it.", create)
-            .changing(),
+        Method::task(
+            "snapshot_create",
+            "Names this moment of every volume, or the point `at`, and retains it.",
+            create,
+        )
+        .changing(),
         Method::list(
             "snapshot_list",
             "The snapshots from an LSN on, oldest first: at most 10,000, or `limit`, and all of the last one's LSN; continue after that.",
@@ -34,8 +38,17 @@ struct NameParams {
     name: String,
 }
 
-async fn create(app: App, params: NameParams) -> Result<SnapshotInfo, RpcError> {
-    Ok(app.pool()?.create_snapshot(params.name).await?)
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CreateParams {
+    name: String,
+    at: Option<String>,
+}
+
+async fn create(app: App, params: CreateParams) -> Result<SnapshotInfo, RpcError> {
+    let Some(at) = params.at else { return Ok(app.pool()?.create_snapshot(params.name).await?) };
+    let at: NamedPoint = at.parse()?;
+    Ok(app.pool()?.create_snapshot_at(params.name, at).await?)
 }
 
 fn list(registry: &Registry, page: PageParams) -> Result<ResultText, RpcError> {

@@ -3,11 +3,14 @@
 //! A list is written on the caller's thread, from a copy of the pool's table that shares its pages.
 //! Only details that are not in memory need the reactor again.
 
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 use serde_json::Value;
+use uuid::Uuid;
 
+use crate::archive::retention::LabelGlob;
 use crate::log::Lsn;
 use crate::reactor::CallError;
 use crate::rpc::app::App;
@@ -33,13 +36,23 @@ const DETAILS_TIMEOUT: Duration = Duration::from_secs(5);
 
 pub(super) fn methods() -> Vec<Method> {
     vec![
-        Method::task("synch_create", "Marks this moment of every volume with a label and details.", create)
-            .changing(),
+        Method::task(
+            "synch_create",
+            "Marks this moment of every volume, or of one, with a label and details.",
+            create,
+        )
+        .changing(),
         Method::list(
             "synch_list",
             "The synchs from an LSN on, oldest first: at most 10,000, or `limit`; continue after the last.",
             list,
         ),
+        Method::task(
+            "synch_delete",
+            "Deletes a synch by its id or label, or with `all` every one with the label; their points are no marks any more.",
+            delete,
+        )
+        .changing(),
     ]
 }
 
@@ -49,18 +62,62 @@ struct CreateParams {
     label: String,
     #[serde(default)]
     details: Value,
+    volume: Option<String>,
 }
 
 async fn create(app: App, params: CreateParams) -> Result<SynchInfo, RpcError> {
-    Ok(app.pool()?.create_synch(params.label, params.details).await?)
+    Ok(app.pool()?.create_synch_of(params.label, params.details, params.volume).await?)
 }
 
-fn list(registry: &Registry, page: PageParams) -> Result<ResultText, RpcError> {
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DeleteParams {
+    synch: String,
+    #[serde(default)]
+    all: bool,
+}
+
+async fn delete(app: App, params: DeleteParams) -> Result<Vec<SynchInfo>, RpcError> {
+    Ok(app.pool()?.delete_synch(params.synch, params.all).await?)
+}
+
+/// A page, and which synchs are wanted.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ListParams {
+    #[serde(default)]
+    from: u64,
+    limit: Option<usize>,
+    /// Those up to this position.
+    to: Option<u64>,
+    /// Those with such a label: a pattern with `*` and `?`.
+    label: Option<String>,
+    /// Those of this volume, and those of all volumes.
+    volume: Option<String>,
+}
+
+/// The synchs, and the UUID of a volume.
+async fn table_for(app: App, volume: Option<String>) -> Result<(SynchTable, Option<Uuid>), RpcError> {
+    let pool = app.pool()?;
+    let volume = match volume {
+        Some(name) => Some(Rc::clone(&pool).volume_uuid(name).await?),
+        None => None,
+    };
+    Ok((pool.synchs(), volume))
+}
+
+fn list(registry: &Registry, params: ListParams) -> Result<ResultText, RpcError> {
     let began = Instant::now();
-    let table: SynchTable =
-        registry.on_reactor("synch_list", |app| std::future::ready(app.pool().map(|pool| pool.synchs())))?;
+    let page = PageParams::new(params.from, params.limit);
+    let of_volume = params.volume;
+    let (table, volume) = registry.on_reactor("synch_list", |app| table_for(app, of_volume))?;
+    let (glob, end) = (params.label.as_deref().map(LabelGlob::new), params.to.unwrap_or(u64::MAX));
     let mut list = ListText::new();
-    let mut synchs = table.iter_from(page.from()).take(page.limit());
+    let wanted = table
+        .iter_from(page.from())
+        .take_while(|synch| synch.lsn.0 <= end)
+        .filter(|synch| synch.is_for(volume) && glob.as_ref().is_none_or(|glob| glob.matches(synch.label)));
+    let mut synchs = wanted.take(page.limit());
     let mut reader = DetailsReader { registry, left: PAGE_READS_MAX, failure: None };
     while list.len_bytes() < PAGE_BYTES_MAX && reader.left > 0 && began.elapsed() < PAGE_TIME_MAX {
         let left_bytes = PAGE_BYTES_MAX.saturating_sub(list.len_bytes());

@@ -36,6 +36,18 @@ impl State {
             self.problems.withdraw(&healed);
         }
     }
+
+    /// Drops the synchs that an operator deleted: their events are still in the log.
+    pub(in crate::volume) fn drop_deleted_synchs(&mut self) {
+        let mut deleted: Vec<Lsn> = self.catalog.deleted_synchs.iter().copied().map(Lsn).collect();
+        if deleted.is_empty() {
+            return;
+        }
+        deleted.sort_unstable();
+        let from = |lsn: Lsn| deleted.partition_point(|known| *known < lsn);
+        let may_drop = |first, last: Lsn| deleted.get(from(first)).is_some_and(|lsn| *lsn <= last);
+        self.synchs.retain(may_drop, |lsn| deleted.binary_search(&lsn).is_err());
+    }
 }
 
 impl Pool {
@@ -69,6 +81,7 @@ impl Pool {
         let mut archive = Archive::new(service, Rc::clone(&self.log), policy, known);
         archive.find_losses(&mut state.with_archive().1, &mut log, &lost_on_device);
         state.learn_synchs(&synchs);
+        state.drop_deleted_synchs();
         archive.tell_lost(&mut state.with_archive().1, &log);
         state.archive.attach(archive);
         drop(log);
@@ -115,6 +128,9 @@ impl Pool {
         let events = EventCollector::events(&entries, Lsn::MAX).into_iter();
         for event in events.filter(|event| event.kind == EventKind::Synch) {
             let synch = self.read_synch(&event).await?;
+            if self.state.borrow().catalog.deleted_synchs.iter().any(|&lsn| lsn == synch.lsn) {
+                continue;
+            }
             self.state.borrow_mut().learn_synch(&synch);
         }
         Ok(())

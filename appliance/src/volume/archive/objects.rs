@@ -279,6 +279,11 @@ impl Objects {
         self.segments.keys().next().copied()
     }
 
+    /// Those from a segment on, in the order of the log.
+    pub(super) fn iter_from(&self, from: SegmentSeq) -> impl Iterator<Item = (SegmentSeq, &SegmentObjects)> {
+        self.segments.range(from..).map(|(sequence, objects)| (*sequence, objects))
+    }
+
     pub(super) fn iter(&self) -> impl DoubleEndedIterator<Item = (SegmentSeq, &SegmentObjects)> {
         self.segments.iter().map(|(&sequence, objects)| (sequence, objects))
     }

@@ -80,6 +80,13 @@ impl Pool {
         oldest
     }
 
+    /// At most `limit` archived segments from `from` on, in the order of the log.
+    pub(in crate::volume) fn archived_from(&self, from: SegmentSeq, limit: usize) -> Vec<SegmentSeq> {
+        let state = self.state.borrow();
+        let Some(archive) = state.archive.get() else { return Vec::new() };
+        archive.objects.iter_from(from).take(limit).map(|(sequence, _)| sequence).collect()
+    }
+
     /// Whether a missing segment may be found again: there is no archive now, or the archive has
     /// lost the segment and may get it back.
     pub(in crate::volume) fn may_come_back(&self, sequence: SegmentSeq) -> bool {
@@ -142,6 +149,33 @@ impl Pool {
             archive.blocks.insert(id, Arc::clone(&blocks));
         }
         Ok(blocks.block(lsn).filter(|block| crc32c(block) == crc).map(<[u8]>::to_vec))
+    }
+
+    /// How many objects hold a segment, and how many entries they have, if the cache knows that.
+    pub(in crate::volume) fn archived_size(&self, sequence: SegmentSeq) -> (u64, Option<u64>) {
+        let mut state = self.state.borrow_mut();
+        let Some(archive) = state.archive.get_mut() else { return (0, None) };
+        let parts = archive.objects.parts(sequence);
+        let known: Option<Vec<u64>> = parts
+            .iter()
+            .map(|id| archive.entries.get(id).map(|entries| entries.units.len() as u64))
+            .collect();
+        (parts.len() as u64, known.map(|counts| counts.iter().sum()))
+    }
+
+    /// Reads the frame that holds a position from the archive, whether or not a cache has it.
+    /// Returns its bytes; `None` if the archive does not have the position.
+    pub(in crate::volume) async fn read_frame_bytes(
+        &self,
+        sequence: SegmentSeq,
+        lsn: Lsn,
+    ) -> Result<Option<u64>, VolumeError> {
+        let id = self.state.borrow().archive.get().and_then(|archive| archive.object_of(sequence, lsn));
+        let Some(id) = id else { return Ok(None) };
+        match self.ask(Ask { id, lsn: Some(lsn) }).await? {
+            ArchiveReply::Blocks { result, .. } => Ok(Some(result.map_err(failed)?.bytes.len() as u64)),
+            _ => unreachable!("a reply is of its request's kind"),
+        }
     }
 
     async fn ask(&self, ask: Ask) -> Result<ArchiveReply, VolumeError> {

@@ -25,7 +25,7 @@ use crate::reactor::yield_now;
 use crate::volume::catalog::{Catalog, CatalogVolume};
 use crate::volume::error::VolumeError;
 use crate::volume::history::past::{Nowhere, ScanReport};
-use crate::volume::history::point::Point;
+use crate::volume::history::point::{NamedPoint, Point};
 use crate::volume::image::index::{Index, IndexBuilder, Mapping};
 use crate::volume::info::ResolvedPoint;
 use crate::volume::pool::Pool;
@@ -48,9 +48,9 @@ pub struct DiffRequest {
     /// The volume at the first point, by name or UUID.
     pub volume: String,
     /// The first point; `None`: before the volume had any contents.
-    pub from: Option<Point>,
+    pub from: Option<NamedPoint>,
     /// The second point; `None`: now.
-    pub to: Option<Point>,
+    pub to: Option<NamedPoint>,
     /// Another volume at the second point; `None`: the same one.
     pub to_volume: Option<String>,
     /// The page begins with this block.
@@ -155,8 +155,12 @@ impl Pool {
     }
 
     /// A volume at a point, or now.
-    pub(super) async fn side(self: &Rc<Self>, name: &str, point: Option<Point>) -> Result<Side, VolumeError> {
-        let point = point.unwrap_or_else(|| Point::Lsn(self.stats().newest_point_lsn));
+    pub(super) async fn side(
+        self: &Rc<Self>,
+        name: &str,
+        point: Option<NamedPoint>,
+    ) -> Result<Side, VolumeError> {
+        let point = point.unwrap_or_else(|| NamedPoint::from(Point::Lsn(self.stats().newest_point_lsn)));
         let at = Rc::clone(self).resolve(point).await?;
         let catalog = self.catalog_at(Lsn(at.lsn)).await?;
         let volume = self.named_at(name, &catalog, &at)?;

@@ -21,7 +21,7 @@ use crate::log::{ImageId, Lsn, SegmentSeq};
 use crate::reactor::yield_now;
 use crate::volume::error::VolumeError;
 use crate::volume::history::known::Known;
-use crate::volume::history::point::Point;
+use crate::volume::history::point::NamedPoint;
 use crate::volume::image::index::Index;
 use crate::volume::image::volume::Volume;
 use crate::volume::pool::Pool;
@@ -45,7 +45,7 @@ pub struct HistoryRequest {
     /// How many blocks.
     pub blocks: u64,
     /// The point from which to look back; `None`: now.
-    pub at: Option<Point>,
+    pub at: Option<NamedPoint>,
     /// Where a page before this one ended.
     pub from: Option<HistoryPosition>,
     /// The most changes in the answer; at most 1000.

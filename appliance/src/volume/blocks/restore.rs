@@ -21,7 +21,7 @@ use crate::log::{ImageId, Lsn, SegmentSeq};
 use crate::reactor::yield_now;
 use crate::volume::error::VolumeError;
 use crate::volume::history::past::{Nowhere, ScanReport};
-use crate::volume::history::point::Point;
+use crate::volume::history::point::NamedPoint;
 use crate::volume::image::index::{Index, IndexBuilder, Mapping};
 use crate::volume::pool::Pool;
 use crate::volume::request::{IoError, Request, Sink, Submitted, VolumeId};
@@ -43,7 +43,7 @@ pub struct BlockRestoreRequest {
     /// How many blocks.
     pub blocks: u64,
     /// The point whose contents are to be written.
-    pub at: Point,
+    pub at: NamedPoint,
 }
 
 /// A restore that has begun.

@@ -13,7 +13,7 @@ use crate::log::format::EntryKind;
 use crate::log::{Lsn, SegmentSeq};
 use crate::reactor::yield_now;
 use crate::volume::error::VolumeError;
-use crate::volume::history::point::Point;
+use crate::volume::history::point::NamedPoint;
 use crate::volume::pool::Pool;
 
 impl Pool {
@@ -27,7 +27,7 @@ impl Pool {
         self: Rc<Self>,
         volume: String,
         block: u64,
-        point: Option<Point>,
+        point: Option<NamedPoint>,
     ) -> Result<BlockWho, VolumeError> {
         let side = self.side(&volume, point).await?;
         if block >= side.volume.size_blocks {

@@ -54,6 +54,8 @@ pub(crate) struct CatalogChange {
     /// Sessions, by the UUIDs of their first clones.
     #[serde(default, skip_serializing_if = "Entries::is_empty")]
     sessions: Entries<CatalogSession, Uuid>,
+    #[serde(default, skip_serializing_if = "Entries::is_empty")]
+    deleted_synchs: Entries<u64, u64>,
 }
 
 impl CatalogChange {
@@ -70,6 +72,7 @@ impl CatalogChange {
             gone_images: entries(&before.gone_images, &after.gone_images, |image| image.id),
             snapshots: Entries { set, gone },
             sessions: entries(&before.sessions, &after.sessions, CatalogSession::key),
+            deleted_synchs: entries(&before.deleted_synchs, &after.deleted_synchs, |lsn| *lsn),
         }
     }
 
@@ -88,11 +91,12 @@ impl CatalogChange {
         if let Some(rest) = self.rest {
             catalog.replace_rest(*rest);
         }
-        catalog.change_lists(|volumes, images, gone_images, snapshots, sessions| {
+        catalog.change_lists(|volumes, images, gone_images, snapshots, sessions, deleted_synchs| {
             apply_to(volumes, self.volumes, |volume| volume.image);
             apply_to(images, self.images, |image| image.id);
             apply_to(gone_images, self.gone_images, |image| image.id);
             apply_to(sessions, self.sessions, CatalogSession::key);
+            apply_to(deleted_synchs, self.deleted_synchs, |lsn| *lsn);
             for name in &self.snapshots.gone {
                 snapshots.remove(name);
             }
@@ -173,6 +177,7 @@ mod tests {
             },
             snapshots: Entries { set: vec![snapshot], gone: vec![Arc::from("t")] },
             sessions: Entries { set: vec![session(1, 1)], gone: vec![Uuid::nil()] },
+            deleted_synchs: Entries { set: vec![1], gone: vec![2] },
         };
         crate::document::check_keys("### Change", "| key |", &change);
         let value = serde_json::to_value(&change).expect("plain data");
@@ -197,6 +202,7 @@ mod tests {
             image,
             created_ns: 7,
             thin: false,
+            origin: None,
         }
     }
 
@@ -215,14 +221,14 @@ mod tests {
 
     /// Changes a catalog as one of the pool's changes does.
     fn edit(catalog: &mut Catalog, kind: u8, number: u32) {
-        match kind % 9 {
+        match kind % 10 {
             0 => {
                 let id = catalog.take_image_id(u32::MAX).expect("there are enough");
                 catalog.add_volume(volume(id, 10));
                 catalog.add_image(image(id, 0));
             }
             1 => {
-                catalog.change_lists(|volumes, _, _, _, _| {
+                catalog.change_lists(|volumes, _, _, _, _, _| {
                     volumes.retain(|volume| volume.image % 5 != number % 5);
                 });
                 catalog.prune_images(Lsn(9), Lsn::MAX, |_| Lsn(0));
@@ -242,15 +248,19 @@ mod tests {
                 let session = session(number % 40, u64::from(number));
                 let key = session.key();
                 let is_it = |known: &CatalogSession| known.key() == key;
-                catalog.change_lists(|_, _, _, _, sessions| {
+                catalog.change_lists(|_, _, _, _, sessions, _| {
                     if sessions.change(is_it, |known| *known = session.clone()).is_none() {
                         sessions.push(session);
                     }
                 });
             }
-            8 => catalog.change_lists(|_, _, _, _, sessions| {
+            8 => catalog.change_lists(|_, _, _, _, sessions, _| {
                 sessions.retain(|known| known.at % 3 != u64::from(number % 3));
             }),
+            6 if number.is_multiple_of(3) => catalog.forget_deleted_synchs_if(|lsn| lsn % 2 != 0),
+            6 if catalog.deleted_synchs.iter().all(|&lsn| lsn != u64::from(number)) => {
+                catalog.add_deleted_synch(Lsn(u64::from(number)));
+            }
             5 => catalog.add_gap(LsnRange { start: Lsn(u64::from(number)), end: Lsn(u64::from(number) + 3) }),
             _ => catalog.set_archived_below(SegmentSeq(u64::from(number))),
         }

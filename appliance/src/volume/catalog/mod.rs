@@ -58,7 +58,7 @@ pub(super) use working_sets::{longest_reach, reach};
 
 use crate::log::reader::LsnRange;
 use crate::log::{Geometry, Lsn, SegmentSeq};
-use crate::volume::info::{ImageParent, SnapshotInfo};
+use crate::volume::info::{ImageParent, SnapshotInfo, VolumeOrigin};
 use id_set::IdSet;
 use ranges::{add_range, join_ranges};
 
@@ -82,6 +82,8 @@ pub(super) const ROOM_SHARE: usize = 16;
 /// The length of the key of the deleted images in the text, in bytes. The key is omitted if there
 /// are none.
 const GONE_IMAGES_KEY_BYTES: usize = r#","gone_images":"#.len();
+/// The same for the deleted synchs.
+const DELETED_SYNCHS_KEY_BYTES: usize = r#","deleted_synchs":"#.len();
 
 /// The same for the sessions.
 const SESSIONS_KEY_BYTES: usize = r#","sessions":"#.len();
@@ -133,6 +135,10 @@ pub(super) struct Catalog {
     /// [`GONE_IMAGES_MAX`], oldest first. Expiry forgets those without remaining points.
     #[serde(default, skip_serializing_if = "Shared::is_empty")]
     pub(super) gone_images: Shared<GoneImage>,
+    /// The positions of synchs that were deleted. Their events stay in the log, so this says that
+    /// they are no marks any more; expiry forgets those whose segments are gone.
+    #[serde(default, skip_serializing_if = "Shared::is_empty")]
+    pub(super) deleted_synchs: Shared<u64>,
     /// The pool's claim on its archive.
     #[serde(default)]
     pub(super) ownership: Ownership,
@@ -161,6 +167,9 @@ pub(crate) struct CatalogVolume {
     /// Whether its capacity was not reserved.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) thin: bool,
+    /// For a clone: the point that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) origin: Option<VolumeOrigin>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -256,6 +265,7 @@ impl Default for Catalog {
             archived_below: SegmentSeq(0),
             gaps: Vec::new(),
             gone_images: Shared::default(),
+            deleted_synchs: Shared::default(),
             ownership: Ownership::default(),
             sessions: Shared::default(),
         }
@@ -286,9 +296,11 @@ impl Catalog {
         let lists_bytes = self.volumes.text_bytes()
             + self.images.text_bytes()
             + self.gone_images.text_bytes()
-            + if self.sessions.is_empty() { 0 } else { SESSIONS_KEY_BYTES + self.sessions.text_bytes() };
+            + if self.sessions.is_empty() { 0 } else { SESSIONS_KEY_BYTES + self.sessions.text_bytes() }
+            + self.deleted_synchs.text_bytes();
         let pages_bytes = if is_first { 0 } else { self.snapshots.texts_bytes_max() };
-        shared::text_bytes_of(&rest) + GONE_IMAGES_KEY_BYTES + lists_bytes + pages_bytes
+        let keys_bytes = GONE_IMAGES_KEY_BYTES + DELETED_SYNCHS_KEY_BYTES;
+        shared::text_bytes_of(&rest) + keys_bytes + lists_bytes + pages_bytes
     }
 
     /// The same without the parts that have their own lists in a change.
@@ -309,6 +321,7 @@ impl Catalog {
             archived_below: self.archived_below,
             gaps: self.gaps.clone(),
             gone_images: Shared::default(),
+            deleted_synchs: Shared::default(),
             ownership: self.ownership,
             sessions: Shared::default(),
         }
@@ -492,6 +505,7 @@ impl Catalog {
         self.gone_images = before.gone_images;
         self.snapshots = before.snapshots;
         self.sessions = before.sessions;
+        self.deleted_synchs = before.deleted_synchs;
     }
 
     /// Changes the lists, as `change` says.
@@ -503,10 +517,11 @@ impl Catalog {
             &mut Shared<GoneImage>,
             &mut Snapshots,
             &mut Shared<CatalogSession>,
+            &mut Shared<u64>,
         ),
     ) {
-        let Catalog { volumes, images, gone_images, snapshots, sessions, .. } = self;
-        change(volumes, images, gone_images, snapshots, sessions);
+        let Catalog { volumes, images, gone_images, snapshots, sessions, deleted_synchs, .. } = self;
+        change(volumes, images, gone_images, snapshots, sessions, deleted_synchs);
     }
 
     /// Adds an image from an older catalog. The present catalog may already have it from a still
@@ -581,6 +596,27 @@ impl Catalog {
         let before = self.gone_images.len();
         self.gone_images.retain(is_needed);
         before - self.gone_images.len()
+    }
+
+    /// Marks the synch at a position as deleted.
+    pub(super) fn add_deleted_synch(&mut self, lsn: Lsn) {
+        self.deleted_synchs.push(lsn.0);
+    }
+
+    /// Forgets the deleted synchs at the positions that `is_gone` accepts.
+    pub(super) fn forget_deleted_synchs_if(&mut self, is_gone: impl Fn(u64) -> bool) {
+        self.deleted_synchs.retain(|&lsn| !is_gone(lsn));
+    }
+
+    /// Forgets deleted synchs whose segments are not in `there`. Returns how many there were.
+    pub(super) fn forget_deleted_synchs(
+        &mut self,
+        geometry: &Geometry,
+        there: &BTreeSet<SegmentSeq>,
+    ) -> usize {
+        let before = self.deleted_synchs.len();
+        self.deleted_synchs.retain(|&lsn| there.contains(&geometry.sequence_of(Lsn(lsn))));
+        before - self.deleted_synchs.len()
     }
 
     /// Records that the entries of a range of the log are lost. Returns whether this is new.
@@ -716,6 +752,7 @@ mod tests {
             image: 2,
             created_ns: 1,
             thin: true,
+            origin: Some(VolumeOrigin { lsn: 7, point: Some("synch:a".to_owned()) }),
         };
         let image = CatalogImage {
             id: 2,
@@ -736,6 +773,7 @@ mod tests {
             cuts: vec![Cut { sequence: SegmentSeq(1), end_lsn: Lsn(300), epoch: 1 }],
             gaps: vec![range(1, 2)],
             gone_images: Shared::from_iter([GoneImage { id: 3, parent, born_lsn: 1, gone_lsn: 2 }]),
+            deleted_synchs: Shared::from_iter([7]),
             ownership: Ownership { rehearsal_lsn: Some(Lsn(1)), ..Ownership::default() },
             sessions: Shared::from_iter([session()]),
             ..Catalog::default()
@@ -760,6 +798,8 @@ mod tests {
         };
         let gone = serde_json::to_value(gone_image).expect("plain data");
         crate::document::check_says(&format!("| `gone_images` | list | `{}`;", keys(gone)));
+        let origin = serde_json::to_value(&volume.origin).expect("plain data");
+        crate::document::check_says(&format!("| `origin` | `{}` |", keys(origin)));
         let cut = serde_json::to_value(catalog.cuts[0]).expect("plain data");
         crate::document::check_says(&format!("| `cuts` | list of `{}` |", keys(cut)));
         let resident = serde_json::to_value(image.resident).expect("plain data");
@@ -867,6 +907,21 @@ mod tests {
             }
         }
         assert!(catalog.encode(2).len() * 3 < catalog.encode(1).len(), "pages are short");
+    }
+
+    #[test]
+    fn a_deleted_synch_is_remembered_as_long_as_its_segment_is_there() {
+        let geometry = Geometry::fit(256 * 12, 256).expect("eleven segments");
+        let mut catalog =
+            Catalog { deleted_synchs: [300, 600, 700].into_iter().collect(), ..Catalog::default() };
+        for version in [1, 2] {
+            let text = catalog.encode(version);
+            assert!(text.len() <= catalog.text_bytes_max(version));
+            assert_eq!(Catalog::decode(&text), Some(catalog.clone()));
+        }
+        let there = [2, 5].into_iter().map(SegmentSeq).collect();
+        assert_eq!(catalog.forget_deleted_synchs(&geometry, &there), 1);
+        assert!(catalog.deleted_synchs.iter().eq(&[600, 700]));
     }
 
     /// Segments of 256 blocks: an image that lived in segments 2 and 3, and one that lived in 9.

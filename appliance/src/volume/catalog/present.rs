@@ -182,8 +182,8 @@ impl PresentCatalog {
         }
     }
 
-    /// Forgets deleted images without remaining points: none of the segments in which they existed
-    /// is in `there`.
+    /// Forgets deleted images without remaining points, and deleted synchs: none of the segments in
+    /// which they existed is in `there`.
     ///
     /// # Errors
     /// The next segment cannot begin with the shorter catalog.
@@ -193,7 +193,8 @@ impl PresentCatalog {
         geometry: &Geometry,
         there: &BTreeSet<SegmentSeq>,
     ) -> Result<(), AppendError> {
-        match self.catalog.forget_gone_images(geometry, there) {
+        let images = self.catalog.forget_gone_images(geometry, there);
+        match images + self.catalog.forget_deleted_synchs(geometry, there) {
             0 => Ok(()),
             _ => self.publish(log),
         }

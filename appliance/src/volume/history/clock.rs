@@ -3,7 +3,6 @@
 
 use crate::log::time::{ClockStanding, ClockStatus, SpanBy};
 use crate::volume::error::VolumeError;
-use crate::volume::history::point::Point;
 use crate::volume::pool::Pool;
 
 /// The command that confirms the machine's clock, for messages.
@@ -35,7 +34,7 @@ impl Pool {
     /// the clocks disagree, because it is unknown how long the appliance was off.
     pub(in crate::volume) fn time_ago(
         &self,
-        point: &Point,
+        point: &str,
         span_ns: u64,
     ) -> Result<(u64, SpanBy), VolumeError> {
         let log = self.log.borrow();
@@ -46,7 +45,7 @@ impl Pool {
                 "it reaches back before this start, and how long the appliance was off is not known: {}. Name the point by lsn:N, synch:LABEL or an absolute time:..., or confirm the clock with {CONFIRM} if it is right",
                 disagreement(&clock)
             );
-            return Err(VolumeError::NoSuchPoint { point: point.to_string(), reason });
+            return Err(VolumeError::NoSuchPoint { point: point.to_owned(), reason });
         }
         Ok((time_ns, by))
     }

@@ -22,10 +22,10 @@ use crate::log::{ImageId, Lsn, recovery};
 use crate::volume::catalog::{Catalog, CatalogVolume};
 use crate::volume::error::VolumeError;
 use crate::volume::history::past::ScanReport;
-use crate::volume::history::point::Point;
+use crate::volume::history::point::NamedPoint;
 use crate::volume::image::index::Index;
 use crate::volume::image::volume::{Volume, VolumeIndex};
-use crate::volume::info::{CloneInfo, ResolvedPoint};
+use crate::volume::info::{CloneInfo, ResolvedPoint, VolumeOrigin};
 use crate::volume::manage::operations::{add_image, add_volume, check_name};
 use crate::volume::pool::Pool;
 
@@ -34,7 +34,7 @@ pub(in crate::volume) struct MakeClone {
     /// The volume, by the name that it had at the point.
     pub(in crate::volume) volume: String,
     /// The point.
-    pub(in crate::volume) point: Point,
+    pub(in crate::volume) point: NamedPoint,
     /// The name of the clone.
     pub(in crate::volume) name: String,
     /// Whether hosts may not write to it.
@@ -62,6 +62,7 @@ struct Cloning<'a> {
     name: String,
     source: CatalogVolume,
     read_only: bool,
+    named: NamedPoint,
     at: ResolvedPoint,
     /// The catalog at the point.
     catalog: Catalog,
@@ -79,12 +80,12 @@ impl Pool {
     pub async fn clone_volume(
         self: Rc<Self>,
         volume: String,
-        point: Point,
+        point: impl Into<NamedPoint>,
         name: String,
         read_only: bool,
     ) -> Result<CloneInfo, VolumeError> {
         let nothing: Also<'_> = &|_, _| Ok(());
-        self.make_clone(MakeClone { volume, point, name, read_only }, nothing).await
+        self.make_clone(MakeClone { volume, point: point.into(), name, read_only }, nothing).await
     }
 
     /// As [`clone_volume`](Self::clone_volume), with something else in the same change.
@@ -103,14 +104,13 @@ impl Pool {
             return Err(VolumeError::VolumeExists { name });
         }
         let expiries = self.expiries();
-        let at = Rc::clone(&self).resolve(point).await?;
+        let named = point;
+        let at = self.resolve_for(&named, None).await?;
         let catalog = self.catalog_at(Lsn(at.lsn)).await?;
         let Some(source) = catalog.volume(&volume).cloned() else {
-            let names: Vec<&str> = catalog.volumes.iter().map(|volume| volume.name.as_str()).collect();
-            let reason = format!("volume '{volume}' did not exist then; there were: {}", names.join(", "));
-            return Err(VolumeError::NoSuchPoint { point: at.point, reason });
+            return Err(self.no_such_volume_then(&volume, &catalog, &at.point).await);
         };
-        let cloning = Cloning { name, source, read_only, at, catalog, expiries, also };
+        let cloning = Cloning { name, source, read_only, named, at, catalog, expiries, also };
         let (lsn, index, report) = self.record_clone(&cloning).await?;
         let Cloning { name, at, .. } = cloning;
         let id = self.add_volume(&name, VolumeIndex::Ready(index), false);
@@ -142,7 +142,8 @@ impl Pool {
 
     /// Adds the clone to the catalog. Returns the position of that change, and the clone's index.
     async fn record_clone(&self, cloning: &Cloning<'_>) -> Result<(Lsn, Index, ScanReport), VolumeError> {
-        let Cloning { name, source, read_only, at, catalog, expiries, also } = cloning;
+        let Cloning { name, source, read_only, named, at, catalog, expiries, also } = cloning;
+        let origin = VolumeOrigin { lsn: at.lsn, point: named.lasting_text() };
         let at_lsn = Lsn(at.lsn);
         let (created_ns, uuid) = {
             let log = self.log.borrow();
@@ -151,7 +152,10 @@ impl Pool {
         let mut built: Option<(Index, ScanReport)> = None;
         loop {
             if built.is_none() && self.share_index(source.image, at_lsn).is_none() {
-                built = Some(self.index_at(catalog, source, at_lsn).await?);
+                built = Some(match self.index_at(catalog, source, at_lsn).await {
+                    Ok(built) => built,
+                    Err(error) => return Err(self.with_choices(error, named, Some(at_lsn)).await),
+                });
             }
             let mut taken = None;
             let change = self.change(|now, head| {
@@ -192,6 +196,7 @@ impl Pool {
                     image,
                     created_ns,
                     thin: true,
+                    origin: Some(origin.clone()),
                 };
                 add_volume(now, clone)?;
                 let made = MadeClone {
@@ -231,7 +236,7 @@ impl Pool {
     }
 
     /// The index of a volume, if the volume has not changed since a point.
-    fn share_index(&self, image: u32, at: Lsn) -> Option<Index> {
+    pub(in crate::volume) fn share_index(&self, image: u32, at: Lsn) -> Option<Index> {
         let state = self.state.borrow();
         let volume = state.volumes.of_image(ImageId(image)).filter(|volume| volume.changed_lsn() <= at)?;
         volume.ready_index().cloned()

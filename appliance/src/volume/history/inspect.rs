@@ -6,7 +6,7 @@
 //! segments that end at its point. Positions only fall along such a chain, so one pass finds its
 //! entries in the right order.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use crate::log::format::{EntryKind, EventHead, EventKind};
 use crate::log::inspect::LogView;
@@ -121,7 +121,8 @@ impl VolumesView {
             events.extend(collector.found.into_iter().filter(|event| event.kind == EventKind::Synch));
         }
         let mut synchs = Vec::new();
-        for event in events.iter().rev() {
+        let deleted: HashSet<u64> = catalog.deleted_synchs.iter().copied().collect();
+        for event in events.iter().rev().filter(|event| !deleted.contains(&event.lsn.0)) {
             synchs.push(synch(log, event, &mut problems).await?);
         }
         let volumes = catalog.volumes.iter().zip(builders).map(|(volume, builder)| VolumeView {

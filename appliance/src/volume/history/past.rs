@@ -9,13 +9,8 @@
 //! report says; a point that may be in the unknown range is refused; a catalog that may have been
 //! replaced in it is reported.
 
-use std::rc::Rc;
-
-use crate::dma::BLOCK_BYTES;
 use crate::log::format::EntryKind;
 use crate::log::reader::{LsnRange, PlacedEntry};
-use crate::log::table::Phase;
-use crate::log::time::SpanBy;
 use crate::log::{Lsn, SegmentSeq};
 use crate::reactor::yield_now;
 use crate::volume::archive::Ahead;
@@ -23,14 +18,9 @@ use crate::volume::catalog::{Catalog, CatalogFinder, CatalogVolume, FoundCatalog
 use crate::volume::error::VolumeError;
 use crate::volume::history::event::EventCollector;
 use crate::volume::history::known::Known;
-use crate::volume::history::point::Point;
 use crate::volume::image::index::{Index, IndexBuilder, Mapping};
-use crate::volume::info::{PointKind, ResolvedPoint, VolumeAt};
 use crate::volume::pool::Pool;
 use crate::volume::request::VolumeId;
-
-/// How many pages of synchs are compared with a name in one turn: about 100 us.
-const FIND_PAGES: usize = 32;
 
 /// How an index was built.
 #[derive(Debug, Clone, Copy, Default)]
@@ -77,74 +67,11 @@ pub(in crate::volume) enum Nowhere {
 pub(in crate::volume) struct Boundary {
     pub(in crate::volume) lsn: Lsn,
     pub(in crate::volume) time_ns: u64,
-    is_event: bool,
+    /// Whether an event ends there, and not a host's command.
+    pub(in crate::volume) is_event: bool,
 }
 
 impl Pool {
-    /// Resolves a point to an LSN and describes it.
-    ///
-    /// # Errors
-    /// [`VolumeError::NoSuchPoint`] says what exists instead.
-    pub async fn resolve(self: Rc<Self>, point: Point) -> Result<ResolvedPoint, VolumeError> {
-        let (lsn, counted_by) = self.locate(&point).await?;
-        let (boundary, unknown) = self.boundary_and_hole(lsn).await?;
-        if let Some(hole) = unknown {
-            return Err(in_hole(&point, hole));
-        }
-        let catalog = self.catalog_at(boundary.lsn).await?;
-        let mut kind = self.kind_of(&boundary);
-        if let PointKind::Synch(synch) = &mut kind
-            && synch.details_unread.is_some()
-        {
-            let next = Lsn(synch.lsn).plus(1);
-            let read = Rc::clone(&self).read_synchs(Lsn(synch.lsn)..next, 1).await;
-            if let Some(read) = read.into_iter().next() {
-                *synch = read;
-            }
-        }
-        let volumes = catalog
-            .volumes
-            .iter()
-            .map(|volume| VolumeAt {
-                name: volume.name.clone(),
-                size_bytes: volume.size_blocks * BLOCK_BYTES as u64,
-            })
-            .collect();
-        Ok(ResolvedPoint {
-            point: point.to_string(),
-            lsn: boundary.lsn.0,
-            time_ns: boundary.time_ns,
-            kind,
-            counted_by,
-            volumes,
-        })
-    }
-
-    fn kind_of(&self, boundary: &Boundary) -> PointKind {
-        let state = self.state.borrow();
-        if boundary.lsn.0 == 0 {
-            PointKind::Beginning
-        } else if let Some(synch) = state.synchs.get(boundary.lsn) {
-            PointKind::Synch(synch.to_info())
-        } else if let Some(snapshot) = state.catalog.snapshots.at(boundary.lsn) {
-            PointKind::Snapshot((&snapshot).into())
-        } else if boundary.is_event {
-            PointKind::Event
-        } else {
-            PointKind::Write
-        }
-    }
-
-    /// The position that a point names, before it is moved to the end of a command; for a span
-    /// before now also the clock that measured it.
-    async fn locate(&self, point: &Point) -> Result<(Lsn, Option<SpanBy>), VolumeError> {
-        let Point::Ago(span_ns) = *point else { return Ok((self.locate_absolute(point).await?, None)) };
-        let (time_ns, by) = self.time_ago(point, span_ns)?;
-        let no_such = |reason: String| VolumeError::NoSuchPoint { point: point.to_string(), reason };
-        self.close_up_to_now();
-        Ok((self.locate_time(time_ns, &no_such).await?, Some(by)))
-    }
-
     /// Makes everything appended so far readable as entries, so that "now" is now. Returns where
     /// the log ends.
     pub(in crate::volume) fn close_up_to_now(&self) -> Lsn {
@@ -152,120 +79,6 @@ impl Pool {
         let head = log.commit_lsn();
         log.close_up_to(head);
         head
-    }
-
-    /// The position of a point that does not depend on the current time.
-    async fn locate_absolute(&self, point: &Point) -> Result<Lsn, VolumeError> {
-        let no_such = |reason: String| VolumeError::NoSuchPoint { point: point.to_string(), reason };
-        let newest = Lsn(self.close_up_to_now().0.saturating_sub(1));
-        match point {
-            Point::Lsn(lsn) if *lsn > newest.0 => Err(no_such(format!("the log ends at lsn:{newest}"))),
-            Point::Lsn(lsn) => Ok(Lsn(*lsn)),
-            Point::Time(time_ns) => {
-                self.check_past(*time_ns).map_err(no_such)?;
-                self.locate_time(*time_ns, &no_such).await
-            }
-            Point::Ago(_) => unreachable!("a span before now is not absolute"),
-            Point::Synch(name) => {
-                let found = self.find_synch(name).await;
-                if found.is_none() {
-                    // It may be known only in the archive.
-                    self.check_reached()?;
-                }
-                found.ok_or_else(|| {
-                    no_such(
-                        "no synch has that label or id; `varve synch list` shows what there is".to_owned(),
-                    )
-                })
-            }
-            Point::Snapshot(name) => {
-                let state = self.state.borrow();
-                let found = state.catalog.snapshots.get(name);
-                found.map(|snapshot| Lsn(snapshot.lsn)).ok_or_else(|| {
-                    no_such("no snapshot has that name; `varve snapshot list` shows what there is".to_owned())
-                })
-            }
-        }
-    }
-
-    /// The synch with an id, or else the newest with a label. There may be a million: they are
-    /// compared in pieces that each fit into a short turn.
-    async fn find_synch(&self, name: &str) -> Option<Lsn> {
-        let table = self.synchs();
-        let id = name.parse().ok();
-        let mut labelled = None;
-        let mut end = table.page_count();
-        while end > 0 && (labelled.is_none() || id.is_some()) {
-            let start = end.saturating_sub(FIND_PAGES);
-            let (by_id, by_label) = table.find_in(start..end, id, name);
-            if by_id.is_some() {
-                return by_id;
-            }
-            labelled = labelled.or(by_label);
-            end = start;
-            yield_now().await;
-        }
-        labelled
-    }
-
-    /// The end of the last record whose time is not after `time_ns`. Times never fall along the
-    /// log, so this is monotone.
-    async fn locate_time(
-        &self,
-        time_ns: u64,
-        no_such: &dyn Fn(String) -> VolumeError,
-    ) -> Result<Lsn, VolumeError> {
-        let created_ns = self.log.borrow().created_ns();
-        if time_ns < created_ns {
-            let created = Point::Time(created_ns);
-            return Err(no_such(format!("the pool was created at {created}")));
-        }
-        let newest = self.log.borrow().table().next_sequence();
-        let oldest = self.oldest_reachable();
-        // Find the first segment that was opened after the time. The record is in the segment
-        // before it, or further back if that one has no records.
-        let (mut low, mut high) = (oldest.0, newest.0);
-        while low < high {
-            let middle = low + (high - low) / 2;
-            if self.opened_ns(SegmentSeq(middle)).await?.is_some_and(|opened_ns| opened_ns > time_ns) {
-                high = middle;
-            } else {
-                low = middle + 1;
-            }
-        }
-        for sequence in (oldest.0..low).rev() {
-            let known = self.known_of(SegmentSeq(sequence)).await?;
-            let last = known.entries.records().rev().find(|(line, _)| line.time_ns() <= time_ns);
-            let last = last.map(|(line, _)| line.end_lsn());
-            // An unknown range after the record, or before all of them, may contain records of that
-            // time too.
-            let first = self.log.borrow().geometry().first_lsn(SegmentSeq(sequence)).plus(1);
-            if let Some(&hole) = known.holes.iter().find(|hole| hole.start == last.unwrap_or(first)) {
-                return Err(in_hole(&Point::Time(time_ns), hole));
-            }
-            if let Some(end) = last {
-                return Ok(Lsn(end.0 - 1));
-            }
-            yield_now().await;
-        }
-        if oldest.0 > 0 {
-            self.check_reached()?;
-            return Err(no_such("the log is not kept that far back".to_owned()));
-        }
-        Ok(Lsn(0))
-    }
-
-    /// When a segment was opened; `None` if it is lost.
-    async fn opened_ns(&self, sequence: SegmentSeq) -> Result<Option<u64>, VolumeError> {
-        if let Some(segment) =
-            self.log.borrow().table().get(sequence).filter(|segment| segment.phase != Phase::Released)
-        {
-            return Ok(segment.slot.map(|_| segment.opened_ns));
-        }
-        match self.first_object(sequence) {
-            Some(id) => Ok(Some(self.object_entries(id).await?.header.opened_ns)),
-            None => Ok(None),
-        }
     }
 
     /// The end of the last complete command known at or before `lsn`; LSN 0 if there is none. If a
@@ -283,7 +96,10 @@ impl Pool {
     }
 
     /// The same, with the newest unknown range between it and `lsn`.
-    async fn boundary_and_hole(&self, lsn: Lsn) -> Result<(Boundary, Option<LsnRange>), VolumeError> {
+    pub(in crate::volume) async fn boundary_and_hole(
+        &self,
+        lsn: Lsn,
+    ) -> Result<(Boundary, Option<LsnRange>), VolumeError> {
         let (created_ns, mut sequence) = {
             let log = self.log.borrow();
             (log.created_ns(), log.geometry().sequence_of(lsn))
@@ -474,10 +290,10 @@ impl Pool {
 }
 
 /// The error for a point that may be in an unknown range.
-fn in_hole(point: &Point, hole: LsnRange) -> VolumeError {
+pub(in crate::volume) fn in_hole(point: &str, hole: LsnRange) -> VolumeError {
     let (before, behind) = (hole.start.0.saturating_sub(1), hole.end);
     VolumeError::NoSuchPoint {
-        point: point.to_string(),
+        point: point.to_owned(),
         reason: format!(
             "it may lie in the records at LSN {} to {}, which cannot be read; choose lsn:{before} or one before it, or one behind lsn:{behind}",
             hole.start, hole.end

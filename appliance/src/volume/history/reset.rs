@@ -10,7 +10,7 @@ use uuid::Uuid;
 use crate::log::{ImageId, Lsn, recovery};
 use crate::volume::catalog::{Catalog, CatalogVolume};
 use crate::volume::error::VolumeError;
-use crate::volume::history::point::Point;
+use crate::volume::history::point::{NamedPoint, Point};
 use crate::volume::image::rebase::RebaseKind;
 use crate::volume::image::volume::Volume;
 use crate::volume::info::{CloneSpace, ImageParent, VolumeInfo};
@@ -39,13 +39,13 @@ impl Pool {
     pub async fn reset_clone(
         self: Rc<Self>,
         name: String,
-        point: Option<Point>,
+        point: Option<NamedPoint>,
     ) -> Result<VolumeInfo, VolumeError> {
         let (id, uuid) = self.identity_of(&name)?;
         self.refuse_session_clone(uuid)?;
         let expiries = self.expiries();
         let origin = self.origin_of(id, uuid, &name).await?;
-        let point = point.unwrap_or(Point::Lsn(origin.lsn.0));
+        let point = point.unwrap_or_else(|| Point::Lsn(origin.lsn.0).into());
         let at = Rc::clone(&self).resolve(point).await?;
         let to = if at.lsn == origin.lsn.0 {
             self.state_of(origin.catalog, &origin.volume, origin.lsn).await?.0

@@ -22,7 +22,7 @@ use crate::log::{Log, Lsn, recovery};
 use crate::volume::catalog::{Catalog, CatalogSnapshot, CatalogVolume};
 use crate::volume::error::VolumeError;
 use crate::volume::history::past::ScanReport;
-use crate::volume::history::point::Point;
+use crate::volume::history::point::{NamedPoint, Point};
 use crate::volume::image::rebase::{PastState, RebaseKind};
 use crate::volume::info::{ResolvedPoint, RollBackInfo};
 use crate::volume::manage::operations::NAME_BYTES_MAX;
@@ -43,7 +43,7 @@ impl Pool {
     pub async fn roll_back(
         self: Rc<Self>,
         volume: String,
-        point: Point,
+        point: impl Into<NamedPoint>,
         forced: bool,
     ) -> Result<RollBackInfo, VolumeError> {
         let started = Instant::now();

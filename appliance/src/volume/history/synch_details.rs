@@ -22,10 +22,26 @@ impl Pool {
     /// The details of synchs at these positions, which rise; for each that cannot be read now, the
     /// reason. Cost: the entries of each segment once, and the blocks of each text.
     pub async fn synch_details(self: Rc<Self>, lsns: Vec<Lsn>) -> Vec<Result<serde_json::Value, String>> {
+        self.details_of(&lsns).await
+    }
+
+    /// A synch with its details, if they are not in memory and can be read.
+    pub(in crate::volume) async fn with_all_details(&self, synch: SynchInfo) -> SynchInfo {
+        if synch.details_unread.is_none() {
+            return synch;
+        }
+        match self.details_of(&[Lsn(synch.lsn)]).await.pop() {
+            Some(Ok(details)) => SynchInfo { details, details_unread: None, ..synch },
+            Some(Err(reason)) => SynchInfo { details_unread: Some(reason), ..synch },
+            None => synch,
+        }
+    }
+
+    async fn details_of(&self, lsns: &[Lsn]) -> Vec<Result<serde_json::Value, String>> {
         // Synchs of a record that is still open must be found too.
         self.close_up_to_now();
         let mut found = Vec::with_capacity(lsns.len());
-        let mut rest = lsns.as_slice();
+        let mut rest = lsns;
         while let Some(&first) = rest.first() {
             let sequence = self.log.borrow().geometry().sequence_of(first);
             let end = self.log.borrow().geometry().first_lsn(sequence.next());

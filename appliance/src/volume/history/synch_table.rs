@@ -2,7 +2,8 @@
 //! reference, and may be read on any thread. The first change after a copy costs one reference for
 //! each page, and a copy of the changed page.
 //!
-//! **Memory:** a synch takes 32 bytes, its label, and its details as JSON if they have at most
+//! **Memory:** a synch takes 32 bytes, its label, for a mark of one volume its UUID as text and its
+//! name, and its details as JSON if they have at most
 //! [`DETAILS_KEPT_BYTES_MAX`] bytes; `null` takes none. Longer details take nothing: they are read
 //! from the log or the archive when somebody asks for them (`synch_details`). 100,000 synchs with
 //! labels of 16 and details of 25 bytes take 7.5 MB; with the longest label and the longest details
@@ -14,13 +15,19 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use uuid::Uuid;
+
 use crate::log::Lsn;
-use crate::volume::info::SynchInfo;
+use crate::volume::info::{SynchInfo, SynchVolume};
 
 /// The maximum length of details that stay in memory, in bytes of JSON.
 pub(in crate::volume) const DETAILS_KEPT_BYTES_MAX: usize = 256;
 /// The maximum number of entries in a page.
 const PAGE_ENTRIES_MAX: usize = 256;
+/// The length of a UUID as text, in bytes.
+const UUID_BYTES: usize = uuid::fmt::Hyphenated::LENGTH;
+/// Bits of the label's length in an entry; the higher bits have the length of the volume's text.
+const LABEL_BITS: u32 = 9;
 
 /// The details of a synch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,6 +52,9 @@ pub struct SynchRef<'a> {
     pub lsn: Lsn,
     /// Its time, ns since the Unix epoch.
     pub time_ns: u64,
+    /// The volume that it is a mark of: its UUID as text, and then the name that it had; empty: all
+    /// volumes.
+    pub volume: &'a str,
     /// The caller's details.
     pub details: SynchDetails<'a>,
 }
@@ -53,6 +63,20 @@ impl SynchRef<'_> {
     /// Whether its text is lost; the ids of others begin with 1.
     pub(crate) fn is_damaged(&self) -> bool {
         self.id == 0
+    }
+
+    /// The volume that it is a mark of; `None`: all volumes.
+    fn of_volume(&self) -> Option<SynchVolume> {
+        let (uuid, name) = self.volume.split_at_checked(UUID_BYTES)?;
+        Some(SynchVolume { uuid: Uuid::try_parse(uuid).ok()?, name: name.to_owned() })
+    }
+
+    /// Whether it is a mark of all volumes, or of this one.
+    pub(crate) fn is_for(&self, volume: Option<Uuid>) -> bool {
+        match (self.of_volume(), volume) {
+            (Some(of), Some(volume)) => of.uuid == volume,
+            _ => true,
+        }
     }
 
     /// The synch as it is shown. Details that are not in memory are `null`, with a note.
@@ -75,6 +99,7 @@ impl SynchRef<'_> {
             label: self.label.to_owned(),
             lsn: self.lsn.0,
             time_ns: self.time_ns,
+            volume: self.of_volume(),
             details,
             details_unread,
         }
@@ -89,9 +114,20 @@ struct Entry {
     time_ns: u64,
     id: u64,
     text_end: u32,
-    label_bytes: u16,
+    /// The lower [`LABEL_BITS`] bits: the length of the label; the others: that of the volume.
+    names_bytes: u16,
     /// 0: `null`. More than [`DETAILS_KEPT_BYTES_MAX`]: they are not in the text.
     details_bytes: u16,
+}
+
+impl Entry {
+    fn label_bytes(&self) -> usize {
+        usize::from(self.names_bytes & ((1 << LABEL_BITS) - 1))
+    }
+
+    fn volume_bytes(&self) -> usize {
+        usize::from(self.names_bytes >> LABEL_BITS)
+    }
 }
 
 const _: () = assert!(size_of::<Entry>() == 32, "the module's documentation has this size");
@@ -100,7 +136,7 @@ const _: () = assert!(size_of::<Entry>() == 32, "the module's documentation has 
 #[derive(Debug, Clone, Default)]
 struct Page {
     entries: Vec<Entry>,
-    /// Of each entry the label, and the details if they are kept.
+    /// Of each entry the label, the volume, and the details if they are kept.
     texts: String,
 }
 
@@ -121,13 +157,14 @@ impl Page {
     fn get(&self, place: usize) -> SynchRef<'_> {
         let entry = &self.entries[place];
         let text = &self.texts[self.text_start(place)..entry.text_end as usize];
-        let (label, details) = text.split_at(usize::from(entry.label_bytes));
+        let (label, rest) = text.split_at(entry.label_bytes());
+        let (volume, details) = rest.split_at(entry.volume_bytes());
         let details = match usize::from(entry.details_bytes) {
             0 => SynchDetails::Kept("null"),
             len_bytes if len_bytes > DETAILS_KEPT_BYTES_MAX => SynchDetails::Elsewhere { len_bytes },
             _ => SynchDetails::Kept(details),
         };
-        SynchRef { id: entry.id, label, lsn: Lsn(entry.lsn), time_ns: entry.time_ns, details }
+        SynchRef { id: entry.id, label, lsn: Lsn(entry.lsn), time_ns: entry.time_ns, volume, details }
     }
 
     fn iter_from(&self, place: usize) -> impl DoubleEndedIterator<Item = SynchRef<'_>> {
@@ -145,22 +182,21 @@ impl Page {
             SynchDetails::Kept(details) => (details, details.len()),
             SynchDetails::Elsewhere { len_bytes } => ("", len_bytes.max(DETAILS_KEPT_BYTES_MAX + 1)),
         };
-        let label = shortened(synch.label);
+        let label = shortened(synch.label, LABEL_BITS);
+        let volume = shortened(synch.volume, u16::BITS - LABEL_BITS);
         let start = self.text_start(place);
-        let text_bytes = label.len() + kept.len();
+        let text_bytes = label.len() + volume.len() + kept.len();
         if place == self.entries.len() {
-            self.texts.push_str(label);
-            self.texts.push_str(kept);
+            [label, volume, kept].iter().for_each(|text| self.texts.push_str(text));
         } else {
-            self.texts.insert_str(start, kept);
-            self.texts.insert_str(start, label);
+            [kept, volume, label].iter().for_each(|text| self.texts.insert_str(start, text));
         }
         let entry = Entry {
             lsn: synch.lsn.0,
             time_ns: synch.time_ns,
             id: synch.id,
             text_end: (start + text_bytes) as u32,
-            label_bytes: label.len() as u16,
+            names_bytes: (volume.len() << LABEL_BITS | label.len()) as u16,
             details_bytes: details_bytes.min(usize::from(u16::MAX)) as u16,
         };
         self.entries.insert(place, entry);
@@ -243,29 +279,33 @@ impl SynchTable {
         self.pages.len()
     }
 
-    /// The newest synch with an id, and the newest with a label, among those of some pages.
-    pub(in crate::volume) fn find_in(
-        &self,
+    /// The synch with an id among those of some pages.
+    pub(in crate::volume) fn with_id(&self, pages: Range<usize>, id: u64) -> Option<SynchRef<'_>> {
+        let place_in = |page: &Arc<Page>| page.entries.iter().position(|entry| entry.id == id);
+        self.pages[pages].iter().find_map(|page| place_in(page).map(|place| page.get(place)))
+    }
+
+    /// The synchs with a label among those of some pages, newest first.
+    pub(in crate::volume) fn labelled<'a>(
+        &'a self,
         pages: Range<usize>,
-        id: Option<u64>,
-        label: &str,
-    ) -> (Option<Lsn>, Option<Lsn>) {
-        let (mut by_id, mut by_label) = (None, None);
-        for page in self.pages[pages].iter().rev() {
-            for place in (0..page.entries.len()).rev() {
-                let entry = &page.entries[place];
-                if by_id.is_none() && Some(entry.id) == id {
-                    by_id = Some(Lsn(entry.lsn));
-                }
-                if by_label.is_none()
-                    && usize::from(entry.label_bytes) == label.len()
-                    && page.get(place).label == label
-                {
-                    by_label = Some(Lsn(entry.lsn));
-                }
-            }
-        }
-        (by_id, by_label)
+        label: &'a str,
+    ) -> impl Iterator<Item = SynchRef<'a>> {
+        let of_page = move |page: &'a Arc<Page>| {
+            let may_be = move |place: &usize| page.entries[*place].label_bytes() == label.len();
+            let places = (0..page.entries.len()).rev().filter(may_be);
+            places.map(move |place| page.get(place)).filter(move |synch| synch.label == label)
+        };
+        self.pages[pages].iter().rev().flat_map(of_page)
+    }
+
+    /// The synchs whose times are in a range, in the order of the log. Times never fall along it.
+    pub(in crate::volume) fn within_times(&self, times_ns: Range<u64>) -> impl Iterator<Item = SynchRef<'_>> {
+        let last_ns = |page: &Arc<Page>| page.entries.last().map_or(0, |entry| entry.time_ns);
+        let first = self.pages.partition_point(|page| last_ns(page) < times_ns.start);
+        let from = self.pages[first..].iter().flat_map(|page| page.iter_from(0));
+        let from = from.skip_while(move |synch| synch.time_ns < times_ns.start);
+        from.take_while(move |synch| synch.time_ns < times_ns.end)
     }
 
     /// The synchs of the pages that `may_be_meant` accepts by their first and last position.
@@ -399,14 +439,14 @@ impl SynchTable {
     }
 }
 
-/// A label that fits into an entry. The labels of applications are much shorter; a longer one is
-/// cut, never misread.
-fn shortened(label: &str) -> &str {
-    let mut end = label.len().min(usize::from(u16::MAX));
-    while !label.is_char_boundary(end) {
+/// A text whose length has at most so many bits. What a pool accepts is always shorter; a longer
+/// text, from a damaged log, is cut, never misread.
+fn shortened(text: &str, bits: u32) -> &str {
+    let mut end = text.len().min((1 << bits) - 1);
+    while !text.is_char_boundary(end) {
         end -= 1;
     }
-    &label[..end]
+    &text[..end]
 }
 
 /// Passes a synch on in the form of a table.
@@ -418,7 +458,9 @@ pub(in crate::volume) fn with_ref<T>(synch: &SynchInfo, run: impl FnOnce(SynchRe
         SynchDetails::Elsewhere { len_bytes: text.len() }
     };
     let (label, lsn) = (synch.label.as_str(), Lsn(synch.lsn));
-    run(SynchRef { id: synch.id, label, lsn, time_ns: synch.time_ns, details })
+    let volume = synch.volume.as_ref().map(|of| format!("{}{}", of.uuid.hyphenated(), of.name));
+    let volume = volume.as_deref().unwrap_or_default();
+    run(SynchRef { id: synch.id, label, lsn, time_ns: synch.time_ns, volume, details })
 }
 
 #[cfg(test)]

@@ -345,6 +345,7 @@ impl Pool {
             state.catalog.learn_synch_id(newest_id);
         }
         state.synchs.begin_with(synchs);
+        state.drop_deleted_synchs();
     }
 
     /// Reads a synch event. If its text is lost, it is still a point, because its position and time

@@ -15,11 +15,12 @@ use crate::log::{AppendError, ImageId, Lsn, recovery};
 use crate::reactor::yield_now;
 use crate::volume::catalog::{Catalog, CatalogImage, CatalogSnapshot, CatalogVolume, Snapshots};
 use crate::volume::error::VolumeError;
+use crate::volume::history::point::NamedPoint;
 use crate::volume::image::image_ids;
 use crate::volume::image::index::Index;
 use crate::volume::image::volume::{NewVolume, Volume, VolumeIndex};
 use crate::volume::image::volumes::VOLUMES_MAX;
-use crate::volume::info::{ImageParent, SnapshotInfo, SynchInfo, VolumeEvent, VolumeInfo};
+use crate::volume::info::{ImageParent, SnapshotInfo, SynchInfo, SynchVolume, VolumeEvent, VolumeInfo};
 use crate::volume::pool::Pool;
 use crate::volume::request::VolumeId;
 
@@ -72,6 +73,7 @@ impl Pool {
                     image,
                     created_ns,
                     thin: request.thin,
+                    origin: None,
                 };
                 add_volume(catalog, volume)
             })
@@ -163,6 +165,20 @@ impl Pool {
         label: String,
         details: serde_json::Value,
     ) -> Result<SynchInfo, VolumeError> {
+        self.create_synch_of(label, details, None).await
+    }
+
+    /// The same as a mark of one volume, by its name: the other volumes are not said to be
+    /// consistent.
+    ///
+    /// # Errors
+    /// Those of [`create_synch`](Self::create_synch), and no such volume.
+    pub async fn create_synch_of(
+        self: Rc<Self>,
+        label: String,
+        details: serde_json::Value,
+        volume: Option<String>,
+    ) -> Result<SynchInfo, VolumeError> {
         if label.is_empty() || label.len() > LABEL_BYTES_MAX || label.chars().any(char::is_control) {
             let reason = format!("it must have 1 to {LABEL_BYTES_MAX} bytes and no control characters");
             return Err(VolumeError::Invalid { what: "label", reason });
@@ -177,14 +193,17 @@ impl Pool {
                 let mut log = self.log.borrow_mut();
                 let time_ns = log.now_ns();
                 let id = state.catalog.next_synch;
-                let mut synch = SynchInfo {
-                    id,
-                    label: label.clone(),
-                    lsn: 0,
-                    time_ns,
-                    details: details.clone(),
-                    details_unread: None,
+                let volume = match &volume {
+                    Some(name) => {
+                        let uuid = state.catalog.volume(name).map(|volume| volume.uuid);
+                        let uuid = uuid.ok_or_else(|| VolumeError::NoSuchVolume { name: name.clone() })?;
+                        Some(SynchVolume { uuid, name: name.clone() })
+                    }
+                    None => None,
                 };
+                let (label, details) = (label.clone(), details.clone());
+                let mut synch =
+                    SynchInfo { id, label, lsn: 0, time_ns, volume, details, details_unread: None };
                 let text =
                     serde_json::to_vec(&synch).unwrap_or_else(|_| unreachable!("a synch is plain data"));
                 match log.append_event(EventKind::Synch, &text) {
@@ -223,14 +242,37 @@ impl Pool {
         };
         // Commands are appended whole, so the head is the end of a command.
         let snapshot = CatalogSnapshot { name: Arc::from(name.as_str()), lsn: point.0, time_ns };
+        let lsn = self.change(|catalog, _| insert_snapshot(catalog, &snapshot)).await?;
+        recovery::stable(&self.log, lsn.plus(1)).await?;
+        Ok((&snapshot).into())
+    }
+
+    /// Names a point of the past, and keeps it from now on. It has the time of the point.
+    ///
+    /// # Errors
+    /// A bad name, a name that exists, a point that does not exist or that cannot be opened any
+    /// more, a failed pool.
+    pub async fn create_snapshot_at(
+        self: Rc<Self>,
+        name: String,
+        point: impl Into<NamedPoint>,
+    ) -> Result<SnapshotInfo, VolumeError> {
+        check_name("snapshot name", &name)?;
+        let point = point.into();
+        let expiries = self.expiries();
+        let at = self.resolve_for(&point, None).await?;
+        self.check_openable(&point, Lsn(at.lsn)).await?;
+        let snapshot = CatalogSnapshot { name: Arc::from(name.as_str()), lsn: at.lsn, time_ns: at.time_ns };
         let lsn = self
             .change(|catalog, _| {
-                if catalog.snapshots.get(&name).is_some() {
-                    let reason = format!("a snapshot '{name}' exists already; choose another name");
-                    return Err(VolumeError::Invalid { what: "snapshot name", reason });
+                if self.expiries() != expiries {
+                    let reason = format!(
+                        "parts of the archive expired while {} was being looked up; try again",
+                        point.text
+                    );
+                    return Err(VolumeError::Busy { reason });
                 }
-                catalog.add_snapshot(&snapshot);
-                Ok(())
+                insert_snapshot(catalog, &snapshot)
             })
             .await?;
         recovery::stable(&self.log, lsn.plus(1)).await?;
@@ -412,6 +454,15 @@ pub(in crate::volume) fn add_volume(catalog: &mut Catalog, volume: CatalogVolume
         return Err(VolumeError::NoSpace { reason: format!("a pool holds at most {VOLUMES_MAX} volumes") });
     }
     catalog.add_volume(volume);
+    Ok(())
+}
+
+fn insert_snapshot(catalog: &mut Catalog, snapshot: &CatalogSnapshot) -> Result<(), VolumeError> {
+    if catalog.snapshots.get(&snapshot.name).is_some() {
+        let reason = format!("a snapshot '{}' exists already; choose another name", snapshot.name);
+        return Err(VolumeError::Invalid { what: "snapshot name", reason });
+    }
+    catalog.add_snapshot(snapshot);
     Ok(())
 }
 

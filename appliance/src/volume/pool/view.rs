@@ -207,6 +207,7 @@ impl State {
             state,
             image: volume.image().0,
             parent: image.and_then(|image| image.parent),
+            origin: entry.origin.clone(),
             created_ns: entry.created_ns,
             mapped_blocks: volume.mapped(),
             inherited_blocks,

@@ -15,7 +15,7 @@ use crate::log::{Lsn, recovery};
 use crate::volume::catalog::{CatalogSession, SessionVerdict, VERDICTS_MAX, Verdict};
 use crate::volume::error::VolumeError;
 use crate::volume::history::commands::CommandEnd;
-use crate::volume::history::point::Point;
+use crate::volume::history::point::NamedPoint;
 use crate::volume::history::reigns::VolumeThen;
 use crate::volume::pool::Pool;
 
@@ -38,7 +38,7 @@ impl Pool {
         self: Rc<Self>,
         name: String,
         verdict: Verdict,
-        at: Option<Point>,
+        at: Option<NamedPoint>,
     ) -> Result<SessionInfo, VolumeError> {
         let _held = Held::new(&self, &name)?;
         let session = self.session(&name)?;

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::volume::catalog::{CatalogSession, Verdict};
-use crate::volume::history::point::Point;
+use crate::volume::history::point::NamedPoint;
 use crate::volume::history::walk::WalkReport;
 
 /// A position of the log, and its time.
@@ -72,7 +72,7 @@ pub enum StepTo {
     /// Over this many commands of hosts: forward, or backward if it is negative.
     Commands(i64),
     /// To a point.
-    Point(Point),
+    Point(NamedPoint),
 }
 
 /// The answer of a step.

@@ -7,7 +7,7 @@ use super::info::SessionInfo;
 use crate::volume::catalog::{Catalog, CatalogSession, SESSIONS_MAX, SessionMember};
 use crate::volume::error::VolumeError;
 use crate::volume::history::clone::{MadeClone, MakeClone};
-use crate::volume::history::point::Point;
+use crate::volume::history::point::NamedPoint;
 use crate::volume::info::CloneInfo;
 use crate::volume::manage::operations::check_name;
 use crate::volume::pool::Pool;
@@ -18,7 +18,7 @@ pub struct OpenSession {
     /// The volume, by the name that it had at the point.
     pub volume: String,
     /// The point at which it begins.
-    pub at: Point,
+    pub at: NamedPoint,
     /// The name of the session and of its clone.
     pub name: String,
     /// Whether hosts may not write to the clone.
