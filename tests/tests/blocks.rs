@@ -249,7 +249,14 @@ impl Bed {
     }
 
     /// Every page of a history.
-    fn history(&self, name: &str, block: u64, blocks: u64, at: Option<u64>, limit: usize) -> Vec<BlockVersion> {
+    fn history(
+        &self,
+        name: &str,
+        block: u64,
+        blocks: u64,
+        at: Option<u64>,
+        limit: usize,
+    ) -> Vec<BlockVersion> {
         let (mut versions, mut from) = (Vec::new(), None);
         for _ in 0..10_000 {
             let request = HistoryRequest {
@@ -460,8 +467,7 @@ impl Bed {
             .filter(|version| version.kind != BlockChange::Cloned)
             .map(|version| version.point_lsn)
             .collect();
-        let wanted: Vec<u64> =
-            self.changes(name, block, u64::MAX).iter().map(|done| done.lsn).collect();
+        let wanted: Vec<u64> = self.changes(name, block, u64::MAX).iter().map(|done| done.lsn).collect();
         assert_eq!(found, wanted, "block {block} of {name}");
     }
 }

@@ -135,7 +135,8 @@ pub(super) struct DiffArgs {
 }
 
 fn range(text: &str) -> Result<(u64, u64), String> {
-    let parsed = text.split_once("..").and_then(|(start, end)| Some((start.parse().ok()?, end.parse().ok()?)));
+    let parsed =
+        text.split_once("..").and_then(|(start, end)| Some((start.parse().ok()?, end.parse().ok()?)));
     match parsed {
         Some((start, end)) if start < end => Ok((start, end)),
         _ => Err("give the first block and the block behind the last, like 40..48".to_owned()),
@@ -157,10 +158,12 @@ fn position(text: &str) -> Result<HistoryPosition, String> {
     let mut parts = text.split('.');
     let mut number = || parts.next().map(str::parse::<u64>);
     let found = match (number(), number(), number(), parts.next()) {
-        (Some(Ok(lsn)), Some(Ok(image)), version, None) => match (u32::try_from(image), version.transpose()) {
-            (Ok(image), Ok(version_lsn)) => Some(HistoryPosition { lsn, image, version_lsn }),
-            _ => None,
-        },
+        (Some(Ok(lsn)), Some(Ok(image)), version, None) => {
+            match (u32::try_from(image), version.transpose()) {
+                (Ok(image), Ok(version_lsn)) => Some(HistoryPosition { lsn, image, version_lsn }),
+                _ => None,
+            }
+        }
         _ => None,
     };
     found.ok_or_else(|| "give the position that the list before it ended with".to_owned())

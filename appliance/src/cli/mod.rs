@@ -39,8 +39,8 @@ use clap::Parser;
 pub use client::{Client, ClientError, DEFAULT_ANSWER_TIMEOUT};
 
 use self::archive_args::ArchiveCommand;
-use self::block_args::{BlockCommand, DiffArgs};
 use self::args::{CallCommand, Cli, Command, NvmfCommand, PoolCommand, VolumeCommand};
+use self::block_args::{BlockCommand, DiffArgs};
 use self::output::{one_line, print};
 use crate::options::{
     CommandError, DEFAULT_SOCKET, InspectOptions, RecoverOptions, SYSTEM_SOCKET, ServeOptions,
@@ -136,7 +136,7 @@ fn carry_out(cli: Cli, local: &dyn LocalCommands, output: &mut dyn Write) -> Res
         }
         Command::Call(CallCommand::Diff(args)) => {
             let client = &mut connect(rpc, timeout_s)?;
-            return match &args {
+            return match &*args {
                 DiffArgs { export: Some(file), .. } => {
                     transfer::increment::export(client, &args, file, json, output)
                 }

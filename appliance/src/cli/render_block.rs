@@ -213,6 +213,9 @@ mod tests {
         let (volume, versions) = ("a".to_owned(), vec![version]);
         let page = HistoryPage { volume, uuid, versions, next: Some(next), end: None };
         let text = history(&page);
-        assert!(text.contains("lsn:71") && text.contains("archive") && text.contains("--from 69.2.60"), "{text}");
+        assert!(
+            text.contains("lsn:71") && text.contains("archive") && text.contains("--from 69.2.60"),
+            "{text}"
+        );
     }
 }

@@ -3,11 +3,11 @@
 use serde_json::{Map, Value, json};
 
 use super::archive_args::ArchiveCommand;
-use super::block_request;
 use super::args::{
     BdevCommand, CallCommand, FrameworkCommand, ListenerArgs, NvmfCommand, PoolCommand, RestoreCommand,
     SnapshotCommand, SpdkCommand, SubsystemArgs, SynchCommand, ThreadCommand, VolumeCommand,
 };
+use super::block_request;
 use super::render::View;
 use crate::archive::service::VerifyPolicy;
 use crate::rpc::DISCOVERY_NQN;

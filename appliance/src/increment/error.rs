@@ -12,7 +12,9 @@ pub enum IncrementError {
     #[error("it is not an increment: it does not begin with the header of one")]
     NotAnIncrement,
     /// A later program wrote it.
-    #[error("it has version {version}, and this program reads version 1; use the program that wrote it, or a later one")]
+    #[error(
+        "it has version {version}, and this program reads version 1; use the program that wrote it, or a later one"
+    )]
     Version {
         /// The version.
         version: u32,

@@ -301,7 +301,8 @@ impl Header {
         let (raw, description) =
             RawHeader::ref_from_prefix(bytes).map_err(|_| IncrementError::Truncated { part })?;
         raw.check(description).map_err(|error| part.of_frame(error))?;
-        if raw.description_bytes.get() as usize != description.len() || description.len() > DESCRIPTION_BYTES_MAX
+        if raw.description_bytes.get() as usize != description.len()
+            || description.len() > DESCRIPTION_BYTES_MAX
         {
             return Err(part.damaged("the length of the description"));
         }
@@ -359,8 +360,7 @@ impl ChunkHead {
         number: u64,
     ) -> Result<(Self, Vec<Entry>), IncrementError> {
         let part = Part::Chunk(number);
-        let (raw, rest) =
-            RawChunk::ref_from_prefix(bytes).map_err(|_| IncrementError::Truncated { part })?;
+        let (raw, rest) = RawChunk::ref_from_prefix(bytes).map_err(|_| IncrementError::Truncated { part })?;
         raw.check(rest).map_err(|error| part.of_frame(error))?;
         if !raw.is_of(pool) || raw.number.get() != number {
             return Err(part.damaged("it belongs elsewhere"));
@@ -468,7 +468,12 @@ mod tests {
     crate::document::layout!(
         the_document_has_the_bytes_of_an_entry,
         "### Entry of an increment",
-        RawEntry { member: "member", kind: "kind: 1 data, 2 unmapped", block: "first block", blocks: "count of blocks" }
+        RawEntry {
+            member: "member",
+            kind: "kind: 1 data, 2 unmapped",
+            block: "first block",
+            blocks: "count of blocks"
+        }
     );
 
     crate::document::layout!(

@@ -65,7 +65,8 @@ impl<R: Read> IncrementReader<R> {
         })?;
         let (magic, len) = of_frame_head(head);
         let len = len as usize;
-        if magic != HEADER_FRAME || !(HEADER_BYTES..=HEADER_BYTES.saturating_add(DESCRIPTION_BYTES_MAX)).contains(&len)
+        if magic != HEADER_FRAME
+            || !(HEADER_BYTES..=HEADER_BYTES.saturating_add(DESCRIPTION_BYTES_MAX)).contains(&len)
         {
             return Err(IncrementError::NotAnIncrement);
         }

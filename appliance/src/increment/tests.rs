@@ -138,7 +138,8 @@ proptest! {
 /// A chunk with as many entries as it may have, and one more.
 #[test]
 fn many_single_blocks_take_several_chunks() {
-    let script: Script = (0..2 * u64::from(CHUNK_ENTRIES_MAX) + 2).map(|at| (2 * (at % 2) as u8, 1)).collect();
+    let script: Script =
+        (0..2 * u64::from(CHUNK_ENTRIES_MAX) + 2).map(|at| (2 * (at % 2) as u8, 1)).collect();
     let (file, expected) = written(&[script]);
     assert_eq!(expected.len(), CHUNK_ENTRIES_MAX as usize + 1);
     assert_eq!(read(&file).unwrap(), expected);

@@ -22,7 +22,9 @@ use uuid::Uuid;
 
 use super::commands::{Command, Commands};
 use super::error::TransferError;
-use super::{CLEAR_BLOCKS_MAX, PARTIAL_SUFFIX, bar, call, connect, failed, find_volume, ignore, refuse_in_use};
+use super::{
+    CLEAR_BLOCKS_MAX, PARTIAL_SUFFIX, bar, call, connect, failed, find_volume, ignore, refuse_in_use,
+};
 use crate::cli::block_args::{DiffArgs, NOTHING};
 use crate::cli::blocks::page;
 use crate::cli::cells::size;
@@ -101,8 +103,7 @@ pub(in crate::cli) fn export(
         }
         Some(before) => {
             let Checked { header, digest, .. } = check_file(before)?;
-            let series =
-                Series { id: header.series, number: header.number + 1, previous_digest: digest };
+            let series = Series { id: header.series, number: header.number + 1, previous_digest: digest };
             (series, format!("lsn:{}", header.to_lsn), args.from.clone())
         }
     };
@@ -320,7 +321,9 @@ pub(in crate::cli) fn apply(
     let name = &args.volume;
     let [member] = &checked.description.members[..] else {
         let count = checked.description.members.len();
-        return Err(format!("{} is of {count} volumes, and this command applies to one", path.display()).into());
+        return Err(
+            format!("{} is of {count} volumes, and this command applies to one", path.display()).into()
+        );
     };
     let target = find_volume(client, name)?
         .ok_or_else(|| format!("there is no volume '{name}'; `varve volume list` shows what there is"))?;
@@ -344,7 +347,10 @@ pub(in crate::cli) fn apply(
         Some((synch, true)) => {
             let since = changes_since(client, &target, synch)?;
             if since.written_blocks + since.unmapped_blocks == 0 {
-                return print(output, &format!("volume {name} has this increment already: synch:{}\n", synch.id));
+                return print(
+                    output,
+                    &format!("volume {name} has this increment already: synch:{}\n", synch.id),
+                );
             }
             if !args.force {
                 return Err(format!(
@@ -420,7 +426,9 @@ fn find_mark(
         from = last.lsn + 1;
         for synch in synchs {
             let is_mark = synch.label == APPLIED || synch.label == BEGUN;
-            if is_mark && synch.details["volume"] == volume.as_str() && synch.details["digest"] == digest.as_str()
+            if is_mark
+                && synch.details["volume"] == volume.as_str()
+                && synch.details["digest"] == digest.as_str()
             {
                 let is_end = synch.label == APPLIED;
                 found = Some((synch, is_end));
@@ -430,7 +438,11 @@ fn find_mark(
 }
 
 /// What changed in a volume since a synch.
-fn changes_since(client: &mut Client, target: &VolumeInfo, synch: &SynchInfo) -> Result<DiffPage, CommandError> {
+fn changes_since(
+    client: &mut Client,
+    target: &VolumeInfo,
+    synch: &SynchInfo,
+) -> Result<DiffPage, CommandError> {
     page(client, (&target.uuid.to_string(), &format!("lsn:{}", synch.lsn), None), 0)
 }
 
@@ -510,7 +522,12 @@ fn check_from(
 }
 
 /// Writes and clears the blocks of an increment.
-fn write_changes(client: &mut Client, name: &str, path: &Path, checked: &Checked) -> Result<(), CommandError> {
+fn write_changes(
+    client: &mut Client,
+    name: &str,
+    path: &Path,
+    checked: &Checked,
+) -> Result<(), CommandError> {
     let file = File::open(path).map_err(failed("open", path))?;
     let mut reader = IncrementReader::open(BufReader::new(file)).map_err(broken(path))?;
     let mut commands = connect(client, name)?;

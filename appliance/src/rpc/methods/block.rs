@@ -110,7 +110,10 @@ async fn restore(app: App, params: RestoreParams) -> Result<BlockRestoreInfo, Rp
 #[serde(deny_unknown_fields)]
 struct GetRestoreParams {}
 
-fn get_restore(app: &App, GetRestoreParams {}: GetRestoreParams) -> Result<Option<BlockRestoreInfo>, RpcError> {
+fn get_restore(
+    app: &App,
+    GetRestoreParams {}: GetRestoreParams,
+) -> Result<Option<BlockRestoreInfo>, RpcError> {
     Ok(app.pool()?.block_restore())
 }
 

@@ -1,4 +1,4 @@
-//! Which image a volume had, going back in time.
+//! Which image a volume had, going back in time; and whose entries make its contents at a point.
 //!
 //! An image has no entries of its own at or before its birth. Before it, the volume either had
 //! another image (it was rolled back), or the same image with another past (a step), or did not
@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use super::info::BlockChange;
 use crate::log::Lsn;
+use crate::volume::catalog::Catalog;
 use crate::volume::error::VolumeError;
 use crate::volume::info::ImageParent;
 use crate::volume::pool::Pool;
@@ -37,6 +38,32 @@ pub(super) struct Before {
     pub(super) from_lsn: Option<u64>,
 }
 
+/// Entries of one image that count for the contents of a volume at a point.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Entries {
+    pub(super) image: u32,
+    /// Only those after this position.
+    pub(super) above: Lsn,
+    /// Only those at or before this position.
+    pub(super) up_to: Lsn,
+}
+
+/// The entries that count for an image at a point, youngest image first.
+pub(super) fn entries_of(catalog: &Catalog, image: u32, at: Lsn) -> Vec<Entries> {
+    let mut entries = Vec::new();
+    let mut next = Some((image, at));
+    while let Some((image, up_to)) = next {
+        let known = catalog.image(image);
+        let above = Lsn(known.map_or(0, |known| known.born_lsn));
+        entries.push(Entries { image, above, up_to });
+        next = known
+            .filter(|known| known.inherits_at(up_to))
+            .and_then(|known| known.parent)
+            .map(|parent| (parent.image, Lsn(parent.lsn)));
+    }
+    entries
+}
+
 impl Pool {
     /// An image as it was at a position.
     pub(super) async fn generation(&self, image: u32, at: Lsn) -> Result<Generation, VolumeError> {
@@ -63,8 +90,9 @@ impl Pool {
             let is_older = volume.image != young.image || born_lsn < young.born.0;
             let from_lsn = young.parent.map(|parent| parent.lsn);
             let change = BlockChange::Moved;
-            return Ok(Some(Before { change, image: volume.image, lsn: young.born, from_lsn })
-                .filter(|_| is_older));
+            return Ok(
+                Some(Before { change, image: volume.image, lsn: young.born, from_lsn }).filter(|_| is_older)
+            );
         }
         Ok(young.parent.map(|parent| Before {
             change: BlockChange::Cloned,

@@ -14,7 +14,7 @@ use std::rc::Rc;
 
 use super::generations::Generation;
 use super::info::{BlockChange, BlockPlace, BlockVersion, HistoryPage, HistoryPosition};
-use super::version::{Found, copied_from, find, is_data};
+use super::version::{Found, copied_from, find, is_data, version_gone};
 use crate::log::format::EntryKind;
 use crate::log::reader::PlacedEntry;
 use crate::log::{ImageId, Lsn, SegmentSeq};
@@ -132,7 +132,8 @@ impl Walk<'_> {
         let state = self.pool.state.borrow();
         let volume = state.volumes.of_image(ImageId(self.generation.image));
         let mapping = volume.and_then(Volume::ready_index).map(|index: &Index| index.get(self.blocks.start));
-        let Some(mapping) = mapping.filter(|mapping| !mapping.is_none() && mapping.lsn() <= self.up_to) else {
+        let Some(mapping) = mapping.filter(|mapping| !mapping.is_none() && mapping.lsn() <= self.up_to)
+        else {
             return;
         };
         self.follow(mapping.lsn());
@@ -164,7 +165,7 @@ impl Walk<'_> {
                 Err(VolumeError::NoSuchPoint { reason, .. }) => {
                     if let Some(version) = self.version.take() {
                         let (image, block) = (self.generation.image, self.blocks.start);
-                        self.versions.push(self.pool.version_gone(image, block, version));
+                        self.versions.push(version_gone(image, block, version));
                     }
                     self.end = Some(reason);
                 }

@@ -19,9 +19,8 @@ impl BlockRestores {
 
     /// The restore that is running.
     pub(super) fn running(&self) -> Option<&BlockRestoreInfo> {
-        self.last().filter(|last| {
-            matches!(last.state, BlockRestoreState::Comparing | BlockRestoreState::Writing)
-        })
+        self.last()
+            .filter(|last| matches!(last.state, BlockRestoreState::Comparing | BlockRestoreState::Writing))
     }
 
     /// Begins a restore.

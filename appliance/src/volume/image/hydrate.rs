@@ -234,7 +234,11 @@ impl Pool {
 
     /// Reads blocks of a segment, from the primary device if the segment is there, or else from the
     /// archive.
-    pub(in crate::volume) async fn read_sources(&self, sequence: SegmentSeq, sources: Vec<Source>) -> Result<Batch, VolumeError> {
+    pub(in crate::volume) async fn read_sources(
+        &self,
+        sequence: SegmentSeq,
+        sources: Vec<Source>,
+    ) -> Result<Batch, VolumeError> {
         // Blocks that are still in flight to the device cannot be read from it.
         let last = sources.iter().map(|source| source.lsn).max().unwrap_or_default();
         self.log.borrow_mut().close_up_to(last.plus(1));
