@@ -32,10 +32,10 @@ const TABLES: [&str; 15] = [
     "Superblock, the same in blocks 0 and 1",
     "Extent header, two copies",
     "Label, header and trailer are blocks of 512 bytes",
-    "### Header of an increment",
-    "### Chunk of an increment",
-    "### Entry of an increment",
-    "### Tail of an increment",
+    "### Increment header",
+    "### Increment chunk",
+    "### Increment entry",
+    "### Increment tail",
 ];
 
 /// A field of a type.

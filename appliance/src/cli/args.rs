@@ -144,7 +144,7 @@ pub(super) enum CallCommand {
     /// Example: varve diff accounts synch:monday --export accounts.inc
     /// Example: varve diff accounts-copy --apply accounts.inc
     #[command(verbatim_doc_comment)]
-    Diff(DiffArgs),
+    Diff(Box<DiffArgs>),
     /// The NVMe-oF target: subsystems, listeners, connections.
     #[command(subcommand)]
     Nvmf(NvmfCommand),

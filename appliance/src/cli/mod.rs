@@ -155,7 +155,7 @@ fn carry_out(cli: Cli, local: &dyn LocalCommands, output: &mut dyn Write) -> Res
         }
         Command::Call(CallCommand::Diff(args)) => {
             let client = &mut connect(rpc, timeout_s)?;
-            return match &args {
+            return match &*args {
                 DiffArgs { export: Some(file), .. } => {
                     transfer::increment::export(client, &args, file, json, output)
                 }

@@ -453,21 +453,21 @@ mod tests {
 
     crate::document::layout!(
         the_document_has_the_bytes_of_a_header,
-        "### Header of an increment",
+        "### Increment header",
         RawHeader { magic: "magic", version: "version", kind: "kind: 1 net", pool: "pool UUID", history: "history", series: "series", number: "number in the series", from_lsn: "LSN of the first point", to_lsn: "LSN of the second point", from_ns: "time of the first point", to_ns: "time of the second point", made_ns: "time at which it was made", previous_digest: "digest of the increment before it", data_blocks: "count of data blocks", unmapped_blocks: "count of unmapped blocks", members: "count of members", description_bytes: "bytes of the description", zero: "zero", crc: "CRC32C of bytes 0 to 187 and of the description" },
         magic HEADER_MAGIC
     );
 
     crate::document::layout!(
         the_document_has_the_bytes_of_a_chunk,
-        "### Chunk of an increment",
+        "### Increment chunk",
         RawChunk { magic: "magic", version: "version", entries: "count of entries", pool: "pool UUID", number: "number of the chunk", data_blocks: "count of data blocks", compressed_bytes: "bytes of the Zstandard frame", data_crc: "CRC32C of the data blocks", compressed_crc: "CRC32C of the Zstandard frame", zero: "zero", crc: "CRC32C of bytes 0 to 59 and of the entries" },
         magic CHUNK_MAGIC
     );
 
     crate::document::layout!(
         the_document_has_the_bytes_of_an_entry,
-        "### Entry of an increment",
+        "### Increment entry",
         RawEntry {
             member: "member",
             kind: "kind: 1 data, 2 unmapped",
@@ -478,7 +478,7 @@ mod tests {
 
     crate::document::layout!(
         the_document_has_the_bytes_of_the_tail,
-        "### Tail of an increment",
+        "### Increment tail",
         RawTail { magic: "magic", version: "version", zero: "zero", pool: "pool UUID", chunks: "count of chunks", data_blocks: "count of data blocks", unmapped_blocks: "count of unmapped blocks", bytes: "bytes before this frame", digest: "BLAKE3", zeroes: "zero", crc: "CRC32C of bytes 0 to 123" },
         magic TAIL_MAGIC
     );

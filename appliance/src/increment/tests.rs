@@ -210,10 +210,6 @@ fn the_fixture_of_version_1_is_read() {
         }
         expected
     };
-    if let Some(path) = std::env::var_os("VARVE_MAKE_INCREMENT_FIXTURE") {
-        std::fs::write(path, written(&script).0).unwrap();
-        return;
-    }
     assert_eq!(read(FIXTURE).unwrap(), expected);
     let reader = IncrementReader::open(FIXTURE).unwrap();
     assert_eq!((reader.header(), reader.description()), (&header(6, 9), &description(&[13, 7])));

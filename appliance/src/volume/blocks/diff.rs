@@ -98,13 +98,12 @@ impl Pool {
         let key = DiffKey { from: from.key(), to: to.key() };
         let first_block = request.first_block;
         let kept = self.state.borrow().differences.get(&key, first_block);
-        let difference = match kept {
-            Some(difference) => difference,
-            None => {
-                let difference = Rc::new(self.difference(&from, &to, first_block..u64::MAX).await?);
-                self.state.borrow_mut().differences.keep(key, Rc::clone(&difference));
-                difference
-            }
+        let difference = if let Some(difference) = kept {
+            difference
+        } else {
+            let difference = Rc::new(self.difference(&from, &to, first_block..u64::MAX).await?);
+            self.state.borrow_mut().differences.keep(key, Rc::clone(&difference));
+            difference
         };
         let limit = request.limit.unwrap_or(PAGE_RANGES_MAX).clamp(1, PAGE_RANGES_MAX);
         let left = difference.from(first_block);

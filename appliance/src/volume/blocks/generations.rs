@@ -1,4 +1,4 @@
-//! Which image a volume had, going back in time.
+//! Which image a volume had, going back in time; and whose entries make its contents at a point.
 //!
 //! An image has no entries of its own at or before its birth. Before it, the volume either had
 //! another image (it was rolled back), or the same image with another past (a step), or did not
@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use super::info::BlockChange;
 use crate::log::Lsn;
+use crate::volume::catalog::Catalog;
 use crate::volume::error::VolumeError;
 use crate::volume::info::ImageParent;
 use crate::volume::pool::Pool;
@@ -37,7 +38,16 @@ pub(super) struct Before {
     pub(super) from_lsn: Option<u64>,
 }
 
+/// Entries of one image that count for the contents of a volume at a point: those after `above`, up
+/// to `up_to`.
+pub(super) type Entries = crate::volume::catalog::Generation;
+
 impl Pool {
+    /// The entries that count for an image at a point, youngest image first.
+    pub(super) fn counting_entries(&self, catalog: &Catalog, image: u32, at: Lsn) -> Vec<Entries> {
+        catalog.generations(image, at, |at| self.window_before(at))
+    }
+
     /// An image as it was at a position.
     pub(super) async fn generation(&self, image: u32, at: Lsn) -> Result<Generation, VolumeError> {
         let catalog = self.catalog_at(at).await?;

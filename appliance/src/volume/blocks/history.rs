@@ -14,7 +14,7 @@ use std::rc::Rc;
 
 use super::generations::Generation;
 use super::info::{BlockChange, BlockPlace, BlockVersion, HistoryPage, HistoryPosition};
-use super::version::{Found, copied_from, find, is_data};
+use super::version::{Found, copied_from, find, is_data, version_gone};
 use crate::log::format::EntryKind;
 use crate::log::reader::PlacedEntry;
 use crate::log::{ImageId, Lsn, SegmentSeq};
@@ -165,7 +165,7 @@ impl Walk<'_> {
                 Err(VolumeError::NoSuchPoint { reason, .. }) => {
                     if let Some(version) = self.version.take() {
                         let (image, block) = (self.generation.image, self.blocks.start);
-                        self.versions.push(self.pool.version_gone(image, block, version));
+                        self.versions.push(version_gone(image, block, version));
                     }
                     self.end = Some(reason);
                 }

@@ -12,6 +12,7 @@ use std::rc::Rc;
 use uuid::Uuid;
 
 use super::diff::{Side, bury};
+use super::generations::Entries;
 use super::history::check_range;
 use super::info::{BlockRestoreInfo, BlockRestoreState, DiffKind, DiffRange};
 use crate::dma::{BLOCK_BYTES, DmaBuf};
@@ -159,14 +160,10 @@ impl Pool {
         wanted: &[DiffRange],
     ) -> Result<(), VolumeError> {
         let geometry = self.log.borrow().geometry();
-        let catalog = &restore.then.catalog;
-        let mut next = Some((restore.then.volume.image, Lsn(restore.then.at.lsn)));
-        while let Some((image, lsn)) = next {
-            let generation = catalog.image(image);
-            let born = Lsn(generation.map_or(0, |generation| generation.born_lsn));
-            let newest = geometry.sequence_of(lsn);
-            let oldest =
-                newest.0.saturating_sub(self.working_set_at(newest)).max(geometry.sequence_of(born).0);
+        let Side { volume, catalog, at, .. } = &restore.then;
+        for Entries { image, above, up_to } in self.counting_entries(catalog, volume.image, Lsn(at.lsn)) {
+            let newest = geometry.sequence_of(up_to);
+            let oldest = newest.0.saturating_sub(self.working_set_at(newest)).max(geometry.sequence_of(above).0);
             for sequence in (oldest..=newest.0).map(SegmentSeq) {
                 let known = self.known_of(sequence).await?;
                 let mut from = 0;
@@ -179,10 +176,6 @@ impl Pool {
                     yield_now().await;
                 }
             }
-            next = generation
-                .filter(|generation| generation.inherits_at(lsn))
-                .and_then(|generation| generation.parent)
-                .map(|parent| (parent.image, Lsn(parent.lsn)));
         }
         Ok(())
     }

@@ -49,6 +49,22 @@ pub(super) fn covers(placed: &PlacedEntry, kind: EntryKind, image: u32, block: u
         && block - entry.block().0 < entry.value()
 }
 
+/// The write of a copy whose own entry is no longer kept.
+pub(super) fn version_gone(image: u32, block: u64, lsn: Lsn) -> BlockVersion {
+    BlockVersion {
+        block,
+        blocks: 1,
+        kind: BlockChange::Write,
+        lsn: lsn.0,
+        point_lsn: lsn.0,
+        time_ns: None,
+        superseded_lsn: None,
+        from_lsn: None,
+        image,
+        place: BlockPlace::Gone,
+    }
+}
+
 impl Pool {
     /// The change that a write or a trim made to blocks.
     pub(super) fn version_of(&self, found: &Found, block: u64, blocks: u64) -> BlockVersion {
@@ -65,22 +81,6 @@ impl Pool {
             from_lsn: None,
             image: placed.entry.image().0,
             place: if is_trim { BlockPlace::None } else { self.place_of(placed.lsn) },
-        }
-    }
-
-    /// The write of a copy whose own entry is no longer kept.
-    pub(super) fn version_gone(&self, image: u32, block: u64, lsn: Lsn) -> BlockVersion {
-        BlockVersion {
-            block,
-            blocks: 1,
-            kind: BlockChange::Write,
-            lsn: lsn.0,
-            point_lsn: lsn.0,
-            time_ns: None,
-            superseded_lsn: None,
-            from_lsn: None,
-            image,
-            place: BlockPlace::Gone,
         }
     }
 

@@ -7,8 +7,9 @@
 use std::rc::Rc;
 
 use super::diff::Side;
+use super::generations::Entries;
 use super::info::{BlockVersion, BlockWho};
-use super::version::{Found, copied_from, covers, find, is_data};
+use super::version::{Found, copied_from, covers, find, is_data, version_gone};
 use crate::log::format::EntryKind;
 use crate::log::{Lsn, SegmentSeq};
 use crate::reactor::yield_now;
@@ -46,50 +47,47 @@ impl Pool {
     }
 
     async fn writer_of(&self, side: &Side, block: u64) -> Result<Option<BlockVersion>, VolumeError> {
-        let mut next = Some((side.volume.image, Lsn(side.at.lsn)));
-        while let Some((image, lsn)) = next {
-            let generation = side.catalog.image(image);
-            let born = Lsn(generation.map_or(0, |generation| generation.born_lsn));
-            let (found, is_masked) = self.newest_entry(side, image, block, born..lsn).await?;
+        for entries in self.counting_entries(&side.catalog, side.volume.image, Lsn(side.at.lsn)) {
+            let image = entries.image;
+            let (found, is_masked) = self.newest_entry(side, entries, block).await?;
             if let Some(found) = found {
                 return match copied_from(&found.placed) {
                     Some(origin) => self.written_at(image, block, origin).await.map(Some),
                     None => Ok(Some(self.version_of(&found, block, 1))),
                 };
             }
-            next = generation
-                .filter(|generation| !is_masked && generation.inherits_at(lsn))
-                .and_then(|generation| generation.parent)
-                .map(|parent| (parent.image, Lsn(parent.lsn)));
+            if is_masked {
+                break;
+            }
         }
         Ok(None)
     }
 
-    /// The newest write, copy or trim of a block of an image after the start and not after the end of
-    /// `lsns`, in the segments that a point at the end needs; and whether a mask hides what the image
-    /// inherited there. A mask may be newer than a write, and says nothing of it.
+    /// The newest write, copy or trim of a block, in the segments that a point needs; and whether a
+    /// mask hides what the image inherited there. A mask may be newer than a write, and says nothing
+    /// of it.
     async fn newest_entry(
         &self,
         side: &Side,
-        image: u32,
+        entries: Entries,
         block: u64,
-        lsns: std::ops::Range<Lsn>,
     ) -> Result<(Option<Found>, bool), VolumeError> {
+        let Entries { image, above, up_to } = entries;
         let mut is_masked = false;
         let geometry = self.log.borrow().geometry();
-        let newest = geometry.sequence_of(lsns.end);
+        let newest = geometry.sequence_of(up_to);
         let oldest = SegmentSeq(newest.0.saturating_sub(self.working_set_at(newest)));
-        let oldest = oldest.max(geometry.sequence_of(lsns.start));
+        let oldest = oldest.max(geometry.sequence_of(above));
         for sequence in (oldest.0..=newest.0).rev().map(SegmentSeq) {
             let known = self.known_of(sequence).await?;
-            let found = find(&known.entries, lsns.end, |placed| {
-                let is_inside = placed.lsn > lsns.start;
+            let found = find(&known.entries, up_to, |placed| {
+                let is_inside = placed.lsn > above;
                 is_masked |= is_inside && covers(placed, EntryKind::Mask, image, block);
                 let is_trim = covers(placed, EntryKind::Trim, image, block);
                 is_inside && (is_trim || is_data(placed, image, block))
             });
-            let after = found.map_or(lsns.start, |found| found.placed.lsn);
-            if let Some(hole) = known.hole_between(after, lsns.end) {
+            let after = found.map_or(above, |found| found.placed.lsn);
+            if let Some(hole) = known.hole_between(after, up_to) {
                 return Err(VolumeError::NoSuchPoint {
                     point: side.at.point.clone(),
                     reason: format!(
@@ -111,13 +109,13 @@ impl Pool {
         let sequence = self.log.borrow().geometry().sequence_of(lsn);
         let known = match self.known_of(sequence).await {
             Ok(known) => known,
-            Err(VolumeError::NoSuchPoint { .. }) => return Ok(self.version_gone(image, block, lsn)),
+            Err(VolumeError::NoSuchPoint { .. }) => return Ok(version_gone(image, block, lsn)),
             Err(error) => return Err(error),
         };
         let found = find(&known.entries, lsn, |placed| {
             placed.lsn == lsn && placed.entry.has_data() && placed.entry.block().0 == block
         });
         Ok(found
-            .map_or_else(|| self.version_gone(image, block, lsn), |found| self.version_of(&found, block, 1)))
+            .map_or_else(|| version_gone(image, block, lsn), |found| self.version_of(&found, block, 1)))
     }
 }

@@ -114,18 +114,11 @@ impl Pool {
     fn windows_of(&self, catalog: &Catalog, source: &CatalogVolume, lsn: Lsn) -> BTreeSet<SegmentSeq> {
         let geometry = self.log.borrow().geometry();
         let mut segments = BTreeSet::new();
-        let mut next = Some((source.image, lsn));
-        while let Some((image, lsn)) = next {
-            let generation = catalog.image(image);
-            let born = Lsn(generation.map_or(0, |generation| generation.born_lsn));
-            let newest = geometry.sequence_of(lsn);
-            let oldest =
-                newest.0.saturating_sub(self.working_set_at(newest)).max(geometry.sequence_of(born).0);
+        for generation in catalog.generations(source.image, lsn, |at| self.window_before(at)) {
+            let newest = geometry.sequence_of(generation.up_to);
+            let oldest = newest.0.saturating_sub(self.working_set_at(newest));
+            let oldest = oldest.max(geometry.sequence_of(generation.above).0);
             segments.extend((oldest..=newest.0).map(SegmentSeq));
-            next = generation
-                .filter(|generation| generation.inherits_at(lsn))
-                .and_then(|generation| generation.parent)
-                .map(|parent| (parent.image, Lsn(parent.lsn)));
         }
         segments
     }
