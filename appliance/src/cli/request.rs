@@ -23,7 +23,7 @@ pub(super) struct Request {
 
 impl Request {
     /// `params` is an object; null members are left out, as SPDK's client does.
-    fn new(method: &str, params: Value, view: View) -> Self {
+    pub(super) fn new(method: &str, params: Value, view: View) -> Self {
         let params = match params {
             Value::Object(members) => members.into_iter().filter(|(_, value)| !value.is_null()).collect(),
             _ => Map::new(),

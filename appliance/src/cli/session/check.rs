@@ -86,7 +86,7 @@ impl Check<'_> {
         let verdict = match status.code() {
             Some(0) => Verdict::Good,
             Some(SKIP) => Verdict::Skip,
-            Some(code) if code >= NOT_RUN_FROM && code <= VERDICT_MAX && self.is_first => {
+            Some(code) if self.is_first && (NOT_RUN_FROM..=VERDICT_MAX).contains(&code) => {
                 return Err(CheckError::NotRun { command: self.command.to_owned(), code });
             }
             Some(code) if code <= VERDICT_MAX => Verdict::Bad,

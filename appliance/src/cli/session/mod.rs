@@ -37,17 +37,14 @@ pub(super) fn bisect(
         let params = json!({"name": options.name, "verdict": verdict, "at": point});
         call(client, "restore_judge", params)?;
     }
-    match &options.check {
-        Some(command) => search(client, options, command, json, output),
-        None => {
-            let mut params = json!({"name": options.name});
-            step_flags(&mut params, &options.how);
-            let result = call(client, "restore_bisect", params)?;
-            let text =
-                if json { format!("{result:#}\n") } else { render_session::bisect(&bisected(&result)?) };
-            print(output, &text)
-        }
+    if let Some(command) = &options.check {
+        return search(client, options, command, json, output);
     }
+    let mut params = json!({"name": options.name});
+    step_flags(&mut params, &options.how);
+    let result = call(client, "restore_bisect", params)?;
+    let text = if json { format!("{result:#}\n") } else { render_session::bisect(&bisected(&result)?) };
+    print(output, &text)
 }
 
 fn call(client: &mut Client, method: &str, params: Value) -> Result<Value, CommandError> {
@@ -97,7 +94,7 @@ fn search(
             image.follow(client, step)?;
         }
         let checked = check_at(client, session, image.as_ref(), command, checks.is_empty())?;
-        wait_until_free(client, &session.clone)?;
+        wait_until_free(client, &session.clone);
         let judge =
             json!({"name": name, "verdict": checked.verdict, "at": format!("lsn:{}", session.at.lsn)});
         call(client, "restore_judge", judge)?;

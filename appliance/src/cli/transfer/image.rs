@@ -76,7 +76,7 @@ impl Image {
             let read = self.read(&mut commands, &ranges, size_bytes);
             commands.close();
             read?;
-            wait_until_free(client, &session.clone)?;
+            wait_until_free(client, &session.clone);
         }
         self.at_lsn = Some(session.at.lsn);
         Ok(())

@@ -139,12 +139,11 @@ fn refuse_in_use(client: &mut Client, volume: &str) -> Result<(), CommandError> 
 
 /// Waits for the end of the connections that a host has ended: the appliance may report them for a
 /// short time after. Those of other hosts are left to whoever is refused because of them.
-pub(super) fn wait_until_free(client: &mut Client, volume: &str) -> Result<(), CommandError> {
+pub(super) fn wait_until_free(client: &mut Client, volume: &str) {
     let until = Instant::now() + FREE_WAIT;
     while refuse_in_use(client, volume).is_err() && Instant::now() < until {
         std::thread::sleep(FREE_LOOK_WAIT);
     }
-    Ok(())
 }
 
 /// Writes a file into a volume, which is created if it does not exist.

@@ -38,7 +38,9 @@ impl Log {
 
     /// Notes that an index now points to so many more blocks of each of these segments.
     pub fn note_live_in(&mut self, more: &BTreeMap<SegmentSeq, u64>) {
-        more.iter().for_each(|(&sequence, &blocks)| self.table.count_live_blocks(sequence, blocks));
+        for (&sequence, &blocks) in more {
+            self.table.count_live_blocks(sequence, blocks);
+        }
     }
 
     /// Notes that an index no longer points to `lsn`.

@@ -163,7 +163,8 @@ impl Pool {
         let Side { volume, catalog, at, .. } = &restore.then;
         for Entries { image, above, up_to } in self.counting_entries(catalog, volume.image, Lsn(at.lsn)) {
             let newest = geometry.sequence_of(up_to);
-            let oldest = newest.0.saturating_sub(self.working_set_at(newest)).max(geometry.sequence_of(above).0);
+            let oldest =
+                newest.0.saturating_sub(self.working_set_at(newest)).max(geometry.sequence_of(above).0);
             for sequence in (oldest..=newest.0).map(SegmentSeq) {
                 let known = self.known_of(sequence).await?;
                 let mut from = 0;

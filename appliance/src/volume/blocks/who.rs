@@ -115,7 +115,6 @@ impl Pool {
         let found = find(&known.entries, lsn, |placed| {
             placed.lsn == lsn && placed.entry.has_data() && placed.entry.block().0 == block
         });
-        Ok(found
-            .map_or_else(|| version_gone(image, block, lsn), |found| self.version_of(&found, block, 1)))
+        Ok(found.map_or_else(|| version_gone(image, block, lsn), |found| self.version_of(&found, block, 1)))
     }
 }

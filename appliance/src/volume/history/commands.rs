@@ -125,7 +125,7 @@ impl Pool {
             let (line, entries) = known.entries.record(index);
             for placed in SegmentEntries::placed_backward(line, entries).filter(|placed| placed.lsn <= end) {
                 let ends = CommandEnd::of(&placed, image).is_some_and(|known| known.lsn == end);
-                if placed.entry.is_last() && !(ends && !is_within) {
+                if placed.entry.is_last() && (is_within || !ends) {
                     break;
                 }
                 is_within |= ends;

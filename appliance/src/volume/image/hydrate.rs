@@ -127,7 +127,7 @@ impl Pool {
                 }
                 match self.known_of(sequence).await {
                     Ok(known) => {
-                        unreadable += self.hydrate_from((id, of), image, sequence, &known.entries).await?
+                        unreadable += self.hydrate_from((id, of), image, sequence, &known.entries).await?;
                     }
                     Err(error @ (VolumeError::Busy { .. } | VolumeError::ArchiveAway { .. })) => {
                         return Err(error);

@@ -24,7 +24,7 @@ struct Heir {
 
 /// See the module's documentation.
 pub(super) struct Heirs {
-    heirs: Vec<Heir>,
+    list: Vec<Heir>,
     /// The images of which entries count for an heir.
     ancestors: HashSet<u32>,
     /// For each image that may have had no entries at the start of the pass: when it was born.
@@ -50,7 +50,7 @@ impl Heirs {
         let unwritten = catalog.images.iter().filter(|image| image.independent_from().is_none());
         Heirs {
             ancestors: heirs.iter().flat_map(|heir| &heir.ancestors).map(|one| one.image).collect(),
-            heirs,
+            list: heirs,
             unwritten: unwritten.map(|image| (image.id, Lsn(image.born_lsn))).collect(),
             pass_from: window(newest),
         }
@@ -63,7 +63,7 @@ impl Heirs {
         if !self.ancestors.contains(&image) {
             return;
         }
-        for heir in &mut self.heirs {
+        for heir in &mut self.list {
             let counts =
                 |one: &Generation| one.image == image && placed.lsn > one.above && placed.lsn <= one.up_to;
             let Some(place) = heir.ancestors.iter().position(counts) else { continue };
@@ -78,7 +78,7 @@ impl Heirs {
 
     /// Ends the pass: marks everything that is still to come for an heir as inherited.
     pub(super) fn finish(&self, builders: &mut HashMap<u32, IndexBuilder>) {
-        for heir in &self.heirs {
+        for heir in &self.list {
             let Some(builder) = builders.get_mut(&heir.image) else { continue };
             for _ in heir.begun..heir.ancestors.len() {
                 builder.begin_parent();

@@ -78,7 +78,9 @@ impl Pool {
         {
             let mut state = self.state.borrow_mut();
             // To a target it is another volume: hosts find it by its name.
-            names.iter().for_each(|&(id, _)| state.events.push(VolumeEvent::Deleted(id)));
+            for &(id, _) in names {
+                state.events.push(VolumeEvent::Deleted(id));
+            }
             for &(id, name) in names {
                 if let Some(volume) = state.volumes.get_mut(id) {
                     volume.rename(name.to_owned());
@@ -92,6 +94,7 @@ impl Pool {
 }
 
 fn set_name(catalog: &mut Catalog, name: &str, to: &str) -> Result<(), VolumeError> {
-    let changed = catalog.change_volume(|volume| volume.name == name, |volume| volume.name = to.to_owned());
+    let changed =
+        catalog.change_volume(|volume| volume.name == name, |volume| to.clone_into(&mut volume.name));
     changed.ok_or_else(|| VolumeError::NoSuchVolume { name: name.to_owned() })
 }

@@ -386,7 +386,7 @@ impl Pool {
             let state = &mut *self.state.borrow_mut();
             // It may have been set to another state meanwhile.
             let is_same = |volume: &&Volume| volume.image() == image && volume.ready_index().is_none();
-            if state.volumes.get(id).filter(is_same).is_none() {
+            if !state.volumes.get(id).as_ref().is_some_and(is_same) {
                 continue;
             }
             state.report_trouble(id, result.as_ref().err().map(|error| Trouble::of_lookup(&name, error)));

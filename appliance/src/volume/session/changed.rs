@@ -54,7 +54,9 @@ mod tests {
             blocks in proptest::collection::vec(prop_oneof![0_u64..100, 0_u64..1 << 24], 0..9000),
         ) {
             let mut changed = Changed::default();
-            blocks.iter().for_each(|&block| changed.add(block));
+            for &block in &blocks {
+                changed.add(block);
+            }
             let size_blocks = (1 << 24) - 7;
             let ranges = changed.ranges(size_blocks);
             prop_assert!(ranges.len() <= PIECES_MAX);
@@ -70,7 +72,9 @@ mod tests {
     #[test]
     fn few_blocks_are_exact() {
         let mut changed = Changed::default();
-        [7, 5, 6, 100].into_iter().for_each(|block| changed.add(block));
+        for block in [7, 5, 6, 100] {
+            changed.add(block);
+        }
         assert_eq!(changed.ranges(1000), [(5, 3), (100, 1)]);
         assert_eq!(changed.ranges(7), [(5, 2)]);
     }

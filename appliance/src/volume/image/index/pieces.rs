@@ -92,7 +92,7 @@ impl Node {
     }
 
     /// Drops at most `leaves` leaves that nobody else uses. Returns whether nothing is left.
-    fn drop_some(&mut self, level: u32, leaves: &mut usize) -> bool {
+    fn drop_some(&mut self, leaves: &mut usize) -> bool {
         let inner = match self {
             Node::Leaf(_) if *leaves == 0 => return false,
             Node::Leaf(_) => {
@@ -107,7 +107,7 @@ impl Node {
         };
         for slot in &mut inner.children {
             let Some(child) = slot else { continue };
-            if !child.drop_some(level - 1, leaves) {
+            if !child.drop_some(leaves) {
                 return false;
             }
             *slot = None;
@@ -281,7 +281,7 @@ impl Index {
 
     /// Drops at most `leaves` leaves of an index that nobody reads. Returns whether nothing is left.
     pub fn drop_some(&mut self, mut leaves: usize) -> bool {
-        self.root.drop_some(self.height, &mut leaves)
+        self.root.drop_some(&mut leaves)
     }
 
     /// Removes at most `leaves` leaves from an index that nobody reads, passes their mappings to
@@ -304,9 +304,9 @@ mod tests {
 
     fn of_blocks(blocks: &Blocks, len_blocks: u64) -> Index {
         let mut index = Index::new(len_blocks);
-        blocks.iter().for_each(|(&block, &lsn)| {
+        for (&block, &lsn) in blocks {
             index.set(block, Mapping::new(Lsn(lsn), 7));
-        });
+        }
         index
     }
 
