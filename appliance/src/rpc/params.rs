@@ -32,7 +32,7 @@ const PAGE_ENTRIES_MAX: usize = 10_000;
 
 impl PageParams {
     /// The first position of the page.
-    pub(super) fn from(self) -> Lsn {
+    pub(super) fn first_lsn(self) -> Lsn {
         Lsn(self.from)
     }
 

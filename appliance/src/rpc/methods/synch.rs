@@ -60,7 +60,7 @@ fn list(registry: &Registry, page: PageParams) -> Result<ResultText, RpcError> {
     let table: SynchTable =
         registry.on_reactor("synch_list", |app| std::future::ready(app.pool().map(|pool| pool.synchs())))?;
     let mut list = ListText::new();
-    let mut synchs = table.iter_from(page.from()).take(page.limit());
+    let mut synchs = table.iter_from(page.first_lsn()).take(page.limit());
     let mut reader = DetailsReader { registry, left: PAGE_READS_MAX, failure: None };
     while list.len_bytes() < PAGE_BYTES_MAX && reader.left > 0 && began.elapsed() < PAGE_TIME_MAX {
         let left_bytes = PAGE_BYTES_MAX.saturating_sub(list.len_bytes());
