@@ -38,7 +38,7 @@ impl PageParams {
     }
 
     /// The first position of the page.
-    pub(super) fn from(self) -> Lsn {
+    pub(super) fn first_lsn(self) -> Lsn {
         Lsn(self.from)
     }
 

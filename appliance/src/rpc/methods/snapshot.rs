@@ -56,7 +56,7 @@ fn list(registry: &Registry, page: PageParams) -> Result<ResultText, RpcError> {
         std::future::ready(app.pool().map(|pool| pool.snapshot_table()))
     })?;
     let mut list = ListText::new();
-    for snapshot in snapshots.page(page.from(), page.limit()) {
+    for snapshot in snapshots.page(page.first_lsn(), page.limit()) {
         list.push(&SnapshotInfo::from(&snapshot))?;
     }
     Ok(list.finish())

@@ -114,7 +114,7 @@ fn list(registry: &Registry, params: ListParams) -> Result<ResultText, RpcError>
     let (glob, end) = (params.label.as_deref().map(LabelGlob::new), params.to.unwrap_or(u64::MAX));
     let mut list = ListText::new();
     let wanted = table
-        .iter_from(page.from())
+        .iter_from(page.first_lsn())
         .take_while(|synch| synch.lsn.0 <= end)
         .filter(|synch| synch.is_for(volume) && glob.as_ref().is_none_or(|glob| glob.matches(synch.label)));
     let mut synchs = wanted.take(page.limit());
