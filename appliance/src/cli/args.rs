@@ -42,6 +42,7 @@ pub(super) struct Cli {
 }
 
 // Parsed once, at the start.
+#[expect(clippy::large_enum_variant)]
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     /// Run the appliance until a signal stops it.

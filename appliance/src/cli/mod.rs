@@ -18,7 +18,6 @@ mod block_request;
 mod blocks;
 mod cells;
 mod client;
-#[expect(clippy::doc_markdown, reason = "help texts, which a terminal shows as they are")]
 mod clone_args;
 mod clone_render;
 mod clone_request;
@@ -26,7 +25,6 @@ mod configure;
 mod listener;
 mod output;
 mod point;
-#[expect(clippy::doc_markdown, reason = "help texts, which a terminal shows as they are")]
 mod point_args;
 mod points;
 mod render;

@@ -1,5 +1,7 @@
 //! Renders points, the time line and plans of restores.
 
+use std::fmt::Write as _;
+
 use super::cells::size;
 use crate::dma::BLOCK_BYTES;
 use crate::log::time::SpanBy;
@@ -108,7 +110,7 @@ pub(super) fn time_line(line: &TimeLine, commands: bool, bursts: bool) -> String
     };
     text.push_str(&table.render(nothing));
     if let Some(next_lsn) = line.next_lsn {
-        text.push_str(&format!("\nThere is more: --from-lsn {next_lsn}, or a larger --limit\n"));
+        let _ = writeln!(text, "\nThere is more: --from-lsn {next_lsn}, or a larger --limit");
     }
     text
 }
@@ -170,10 +172,8 @@ pub(super) fn plan(plan: &RestorePlan) -> String {
     text.push('\n');
     text.push_str(&table.render("nothing would be read"));
     if plan.segments.len() > SEGMENTS_SHOWN {
-        text.push_str(&format!(
-            "and {} segments more; --json shows all\n",
-            plan.segments.len() - SEGMENTS_SHOWN
-        ));
+        let more = plan.segments.len() - SEGMENTS_SHOWN;
+        let _ = writeln!(text, "and {more} segments more; --json shows all");
     }
     text
 }

@@ -157,7 +157,7 @@ impl Pool {
                 found = (seen == number).then_some(command.lsn);
                 found.is_none()
             });
-            self.check_holes(&known, from, found.unwrap_or(Lsn::MAX))?;
+            check_holes(&known, from, found.unwrap_or(Lsn::MAX))?;
             if let Some(lsn) = found {
                 return Ok(Counted::At(lsn));
             }
@@ -181,7 +181,7 @@ impl Pool {
                 }
                 found.is_none()
             });
-            self.check_holes(&known, found.unwrap_or(Lsn(0)), from)?;
+            check_holes(&known, found.unwrap_or(Lsn(0)), from)?;
             if let Some(lsn) = found {
                 return Ok(Counted::At(lsn));
             }
@@ -201,18 +201,6 @@ impl Pool {
     async fn before_command(&self, lsn: Lsn) -> Result<Lsn, VolumeError> {
         let first = Lsn(lsn.0.saturating_sub(1));
         Ok(self.boundary_and_hole(first).await?.0.lsn)
-    }
-
-    /// Refuses to count over a range of which nothing is known.
-    fn check_holes(&self, known: &Known, after: Lsn, up_to: Lsn) -> Result<(), VolumeError> {
-        let Some(hole) = known.hole_between(after, up_to) else { return Ok(()) };
-        Err(VolumeError::NoSuchPoint {
-            point: format!("lsn:{}", hole.start),
-            reason: format!(
-                "host commands cannot be counted over the records at LSN {} to {}, which cannot be read",
-                hole.start, hole.end
-            ),
-        })
     }
 
     /// The images whose commands count in a segment.
@@ -285,18 +273,17 @@ impl Pool {
         for event in events.iter().rev() {
             let text = self.read_event(event).await?;
             let text = text.as_deref();
-            match event.kind {
-                EventKind::Catalog => catalog = text.and_then(Catalog::decode).or(catalog),
-                _ => {
-                    let mut changed = match catalog.take() {
-                        Some(catalog) => catalog,
-                        None => self.catalog_at(Lsn(first_lsn.0.saturating_sub(1))).await?,
-                    };
-                    if let Some(change) = text.and_then(CatalogChange::decode) {
-                        change.apply(&mut changed);
-                    }
-                    catalog = Some(changed);
+            if event.kind == EventKind::Catalog {
+                catalog = text.and_then(Catalog::decode).or(catalog);
+            } else {
+                let mut changed = match catalog.take() {
+                    Some(catalog) => catalog,
+                    None => self.catalog_at(Lsn(first_lsn.0.saturating_sub(1))).await?,
+                };
+                if let Some(change) = text.and_then(CatalogChange::decode) {
+                    change.apply(&mut changed);
                 }
+                catalog = Some(changed);
             }
             if let Some(catalog) = &catalog {
                 visit(catalog, event.lsn);
@@ -307,6 +294,18 @@ impl Pool {
         }
         Ok(())
     }
+}
+
+/// Refuses to count over a range of which nothing is known.
+fn check_holes(known: &Known, after: Lsn, up_to: Lsn) -> Result<(), VolumeError> {
+    let Some(hole) = known.hole_between(after, up_to) else { return Ok(()) };
+    Err(VolumeError::NoSuchPoint {
+        point: format!("lsn:{}", hole.start),
+        reason: format!(
+            "host commands cannot be counted over the records at LSN {} to {}, which cannot be read",
+            hole.start, hole.end
+        ),
+    })
 }
 
 /// Images whose commands count.

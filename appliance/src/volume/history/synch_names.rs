@@ -3,7 +3,7 @@
 
 use crate::log::Lsn;
 use crate::reactor::yield_now;
-use crate::volume::history::synch_table::SynchTable;
+use crate::volume::history::synch_table::{SynchRef, SynchTable};
 use crate::volume::info::SynchInfo;
 
 /// How many synchs of one label are named to the operator.
@@ -97,7 +97,7 @@ pub(in crate::volume) fn within(synchs: &SynchTable, times_ns: std::ops::Range<u
         }
         newest.push_back(synch);
     }
-    newest.iter().map(|synch| synch.to_info()).collect()
+    newest.iter().map(SynchRef::to_info).collect()
 }
 
 #[cfg(test)]

@@ -187,9 +187,13 @@ impl Page {
         let start = self.text_start(place);
         let text_bytes = label.len() + volume.len() + kept.len();
         if place == self.entries.len() {
-            [label, volume, kept].iter().for_each(|text| self.texts.push_str(text));
+            for text in [label, volume, kept] {
+                self.texts.push_str(text);
+            }
         } else {
-            [kept, volume, label].iter().for_each(|text| self.texts.insert_str(start, text));
+            for text in [kept, volume, label] {
+                self.texts.insert_str(start, text);
+            }
         }
         let entry = Entry {
             lsn: synch.lsn.0,

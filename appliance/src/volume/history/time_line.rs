@@ -4,6 +4,7 @@
 //! commands or intervals were asked for; it has at most as many marks, intervals and commands as
 //! were asked for, and then those of the last position. It says where to continue.
 
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use uuid::Uuid;
@@ -28,7 +29,6 @@ const LIMIT_MAX: usize = 10_000;
 const GAPS_MAX: usize = 1000;
 /// How many marks one turn of the reactor copies, and the bytes of their texts.
 const PIECE_MARKS: usize = 256;
-const PIECE_BYTES: usize = 128 << 10;
 /// The shortest interval, in nanoseconds.
 const EVERY_MIN_NS: u64 = 1_000_000;
 /// The maximum number of ranges in an answer's commands; the last command may exceed it.
@@ -129,12 +129,10 @@ impl Pool {
             let range = stretch.first.max(first).0..=stretch.last.min(last).0;
             range.map(SegmentSeq)
         });
-        let mut read = 0;
-        for sequence in there {
+        for (read, sequence) in there.enumerate() {
             if read == SEGMENTS_MAX {
                 return Ok(Lsn(geometry.first_lsn(sequence).0 - 1));
             }
-            read += 1;
             let known = self.known_of(sequence).await?;
             if let Some(full) = self.scan_segment(scan, sequence, &known, line).await? {
                 return Ok(full);
@@ -153,7 +151,7 @@ impl Pool {
         line: &mut TimeLine,
     ) -> Result<Option<Lsn>, VolumeError> {
         let images = self.images_in(scan.whose, sequence, known).await?;
-        let names = if scan.commands { self.names_in(sequence, known).await? } else { Default::default() };
+        let names = if scan.commands { self.names_in(sequence, known).await? } else { BTreeMap::default() };
         let mut ranges: usize = line.commands.iter().map(|command| command.ranges.len()).sum();
         let (mut covered, mut is_full) = (Lsn(0), false);
         // Positions begin at 1: `from` itself is included.
