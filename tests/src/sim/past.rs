@@ -188,7 +188,7 @@ impl Past {
             let size_blocks = self.size_blocks();
             match self.rng.below(400) {
                 0..30 => {
-                    let ranges: Vec<(u64, u64)> = (0..1 + self.rng.below(3))
+                    let ranges: Vec<(u64, u64)> = (0..=self.rng.below(3))
                         .map(|_| {
                             let block = self.rng.below(size_blocks - 8);
                             (block, 1 + self.rng.below(8))
@@ -198,7 +198,7 @@ impl Past {
                 }
                 30 if size_blocks < 200 => {
                     let more_blocks = 1 + self.rng.below(4);
-                    self.resize(more_blocks)
+                    self.resize(more_blocks);
                 }
                 _ => {
                     let len_blocks = 1 + self.rng.below(self.write_blocks_max);

@@ -59,7 +59,6 @@ impl Run {
                 let WalkReport { ranges_rebuilt, entries, .. } = check.walked;
                 walked = Walked { stops: check.positions, copies: check.copies, ranges_rebuilt, entries };
             }
-            Err(error @ VolumeError::NoSuchPoint { .. }) => panic!("{context}: {error}"),
             Err(error) => panic!("{context}: {error}"),
         }
         walked
