@@ -1,38 +1,37 @@
-//! The calls of rolling back and of clones.
+//! The calls of rolling back and of clones: method, parameters, and how the result is shown.
 
 use serde_json::{Value, json};
 
 use super::clone_args::{CloneCommand, RollBackOptions};
 use super::render::View;
-use super::request::Request;
+
+/// A method, its parameters, and the view of its result.
+pub(super) type Call = (&'static str, Value, View);
 
 /// `restore roll-back`.
-pub(super) fn roll_back(options: &RollBackOptions) -> Request {
+pub(super) fn roll_back(options: &RollBackOptions) -> Call {
     let RollBackOptions { volume, at, force } = options;
-    Request::new(
-        "restore_roll_back",
-        json!({"volume": volume, "at": at, "force": set(*force)}),
-        View::RollBack,
-    )
+    let params = json!({"volume": volume, "at": at, "force": set(*force)});
+    ("restore_roll_back", params, View::RollBack)
 }
 
 /// `clone`.
-pub(super) fn clone(command: &CloneCommand) -> Request {
+pub(super) fn clone(command: &CloneCommand) -> Call {
     match command {
-        CloneCommand::List => Request::new("clone_list", Value::Null, View::Clones),
+        CloneCommand::List => ("clone_list", Value::Null, View::Clones),
         CloneCommand::Reset { name, at, force } => {
-            Request::new("clone_reset", json!({"name": name, "at": at, "force": set(*force)}), View::Volume)
+            ("clone_reset", json!({"name": name, "at": at, "force": set(*force)}), View::Volume)
         }
         CloneCommand::Promote { name, stand_alone, force } => {
             let params = json!({"name": name, "stand_alone": set(*stand_alone), "force": set(*force)});
-            Request::new("clone_promote", params, View::Volumes)
+            ("clone_promote", params, View::Volumes)
         }
     }
 }
 
 /// `volume rename`.
-pub(super) fn rename(name: &str, to: &str, force: bool) -> Request {
-    Request::new("volume_rename", json!({"name": name, "to": to, "force": set(force)}), View::Volume)
+pub(super) fn rename(name: &str, to: &str, force: bool) -> Call {
+    ("volume_rename", json!({"name": name, "to": to, "force": set(force)}), View::Volume)
 }
 
 /// A switch: it is left out unless it is set.

@@ -22,12 +22,18 @@ pub(super) struct Request {
 
 impl Request {
     /// `params` is an object; null members are left out, as SPDK's client does.
-    pub(super) fn new(method: &str, params: Value, view: View) -> Self {
+    fn new(method: &str, params: Value, view: View) -> Self {
         let params = match params {
             Value::Object(members) => members.into_iter().filter(|(_, value)| !value.is_null()).collect(),
             _ => Map::new(),
         };
         Request { method: method.to_owned(), params, view }
+    }
+}
+
+impl Request {
+    fn of((method, params, view): clone_request::Call) -> Self {
+        Request::new(method, params, view)
     }
 }
 
@@ -40,7 +46,7 @@ impl From<CallCommand> for Request {
             CallCommand::Archive(command) => archive(command),
             CallCommand::Snapshot(command) => snapshot(command),
             CallCommand::Restore(command) => restore(command),
-            CallCommand::Clone(command) => clone_request::clone(&command),
+            CallCommand::Clone(command) => Request::of(clone_request::clone(&command)),
             CallCommand::Nvmf(command) => nvmf(command),
             CallCommand::Bdev(command) => bdev(command),
             CallCommand::Framework(command) => framework(command),
@@ -101,7 +107,7 @@ fn volume(command: VolumeCommand) -> Request {
         // These need more than one call; see `transfer`.
         VolumeCommand::Import(_) | VolumeCommand::Export(_) => unreachable!("it is no call"),
         VolumeCommand::Hydrate { name } => Request::new("volume_hydrate", json!({"name": name}), View::Json),
-        VolumeCommand::Rename { name, to, force } => clone_request::rename(&name, &to, force),
+        VolumeCommand::Rename { name, to, force } => Request::of(clone_request::rename(&name, &to, force)),
         VolumeCommand::Histogram { name, enable: false, disable: false, .. } => {
             Request::new("bdev_get_histogram", json!({"name": name}), View::Histogram)
         }
@@ -187,8 +193,8 @@ fn restore(command: RestoreCommand) -> Request {
             }
             Request::new("restore_clone", params, View::Clone)
         }
-        RestoreCommand::RollBack(options) => clone_request::roll_back(&options),
-        RestoreCommand::Session(command) => session(command),
+        RestoreCommand::RollBack(options) => Request::of(clone_request::roll_back(&options)),
+        RestoreCommand::Session(command) => Request::of(session(command)),
     }
 }
 

@@ -472,11 +472,10 @@ impl Catalog {
     /// which the image, or an ancestor up to the point of the clone, received its entries.
     pub(super) fn uncertain_below(&self, image: u32, at: Lsn) -> Lsn {
         let mut uncertain = Lsn(0);
-        for generation in self.generations(image, at, |_| Lsn(0)) {
-            let Generation { image, above, up_to } = generation;
-            let touching = self.lost.iter().filter(|range| range.end > above && range.start <= up_to);
+        for one in self.generations(image, at, |_| Lsn(0)) {
+            let touching = self.lost.iter().filter(|range| range.end > one.above && range.start <= one.up_to);
             uncertain = touching.map(|range| range.end).fold(uncertain, Lsn::max);
-            uncertain = uncertain.max(Lsn(self.image(image).map_or(0, |image| image.uncertain_below)));
+            uncertain = uncertain.max(Lsn(self.image(one.image).map_or(0, |image| image.uncertain_below)));
         }
         uncertain
     }

@@ -171,11 +171,11 @@ impl Pool {
         drop(state);
         let generations = catalog.generations(image, Lsn::MAX, |at| self.window_before(at));
         // What is above that is resident already.
-        let ancestors = generations.into_iter().skip(1).filter(|generation| generation.above <= above);
+        let ancestors = generations.into_iter().skip(1).filter(|generation| generation.above < above);
         let segments = ancestors.map(|generation| {
             let end = generation.up_to.min(above);
             let oldest =
-                geometry.sequence_of(generation.above.max(self.window_before(generation.up_to).plus(1)));
+                geometry.sequence_of(generation.above.max(self.window_before(generation.up_to)).plus(1));
             let sequences = (oldest.0..=geometry.sequence_of(end).0).rev().map(SegmentSeq);
             (ImageId(generation.image), sequences.collect())
         });

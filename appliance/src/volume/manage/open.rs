@@ -412,8 +412,8 @@ impl Pool {
         if let Some(loading) = &mut report.loading {
             let geometry = self.log.borrow().geometry();
             let segments = generations.iter().skip(1).map(|generation| {
-                let from = generation.above.max(self.window_before(generation.up_to).plus(1));
-                geometry.sequence_of(generation.up_to).0 + 1 - geometry.sequence_of(from).0
+                let from = generation.above.max(self.window_before(generation.up_to)).plus(1);
+                (geometry.sequence_of(generation.up_to).0 + 1).saturating_sub(geometry.sequence_of(from).0)
             });
             loading.of = segments.sum();
         }
