@@ -218,7 +218,7 @@ fn expire(past: &Past) -> u64 {
 #[test]
 fn a_crash_leaves_a_session_and_its_clone_at_one_position() {
     let (mut moved, mut ended) = (0, 0);
-    for turns in 0..40 {
+    for turns in (0..40).map(|turns| turns * 3) {
         let mut past = Past::new(100 + turns, 12, 64);
         past.step(600);
         let crash = if turns % 2 == 0 { Crash::Power } else { Crash::Process };

@@ -208,7 +208,7 @@ fn restore(command: RestoreCommand) -> Request {
             Request::new("restore_clone", params, View::Clone)
         }
         RestoreCommand::RollBack(options) => Request::of(clone_request::roll_back(&options)),
-        RestoreCommand::Session(command) => session(command),
+        RestoreCommand::Session(command) => Request::of(session(command)),
     }
 }
 

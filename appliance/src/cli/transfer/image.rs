@@ -8,11 +8,12 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FallocateFlags, fallocate};
 
 use super::commands::{Command, Commands};
+use super::connect::{connect, failed, wait_until_free};
 use super::error::TransferError;
 use super::extents::nonzero_runs;
-use super::{connect, failed, wait_until_free};
-use crate::cli::{Client, CommandError};
+use crate::cli::client::Client;
 use crate::dma::BLOCK_BYTES;
+use crate::options::CommandError;
 use crate::volume::StepInfo;
 
 /// The file.
