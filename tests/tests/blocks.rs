@@ -181,13 +181,10 @@ impl Bed {
 
     fn restart(&mut self, crash: Option<Crash>) {
         self.copied_blocks += self.pool.stats().copied_blocks;
-        match crash {
-            Some(crash) => self.disk.crash(crash),
-            None => {
-                wait(&self.pool, Rc::clone(&self.pool).close()).expect("it closes");
-                self.disk.crash(Crash::Process);
-            }
+        if crash.is_none() {
+            wait(&self.pool, Rc::clone(&self.pool).close()).expect("it closes");
         }
+        self.disk.crash(crash.unwrap_or(Crash::Process));
         self.pool = self.world.open_loading(self.disk.open()).expect("it opens");
         self.world.attach(&self.pool, &self.disk);
         wait(&self.pool, Rc::clone(&self.pool).load_inherited());
@@ -206,13 +203,9 @@ impl Bed {
                     assert_eq!(found.insert(block, kind), None, "each block once");
                 }
             }
-            match page.next_block {
-                Some(next) => {
-                    assert!(next > first_block || page.ranges.is_empty());
-                    first_block = next;
-                }
-                None => break,
-            }
+            let Some(next) = page.next_block else { break };
+            assert!(next > first_block || page.ranges.is_empty());
+            first_block = next;
         }
         let (written, unmapped) = totals.unwrap_or_default();
         Ok((found, written, unmapped))
@@ -269,13 +262,11 @@ impl Bed {
             };
             let page = wait(&self.pool, Rc::clone(&self.pool).block_history(request)).expect("a history");
             versions.extend(page.versions);
-            match page.next {
-                Some(next) => from = Some(next),
-                None => {
-                    let end = page.end.expect("the reason");
-                    assert!(end.contains("was made behind lsn:"), "{end}");
-                    return versions;
-                }
+            from = page.next;
+            if from.is_none() {
+                let end = page.end.expect("the reason");
+                assert!(end.contains("was made behind lsn:"), "{end}");
+                return versions;
             }
         }
         panic!("a history does not end");

@@ -64,7 +64,7 @@ fn image(seed: u64) -> Vec<u8> {
     let mut bytes = vec![0; VOLUME_BLOCKS * BLOCK_BYTES];
     for (at, block) in bytes.chunks_mut(BLOCK_BYTES).enumerate() {
         let word = (at as u64 + 1).wrapping_mul(seed).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        if word % 3 > 0 {
+        if !word.is_multiple_of(3) {
             block.copy_from_slice(&word.to_le_bytes().repeat(BLOCK_BYTES / 8));
         }
     }

@@ -147,22 +147,19 @@ fn from_text(text: &str) -> Result<String, String> {
     if text == NOTHING { Ok(text.to_owned()) } else { point_text(text).map_err(|error| error.to_string()) }
 }
 
-/// A position as text: `LSN.IMAGE` or `LSN.IMAGE.VERSION`.
+/// A position as text: its numbers with dots between them; the last one may be missing.
 pub(super) fn position_text(position: &HistoryPosition) -> String {
-    let HistoryPosition { lsn, image, version_lsn } = position;
+    let HistoryPosition { lsn, image, known_lsn, version_lsn } = position;
     let version = version_lsn.map_or_else(String::new, |version| format!(".{version}"));
-    format!("{lsn}.{image}{version}")
+    format!("{lsn}.{image}.{known_lsn}{version}")
 }
 
 fn position(text: &str) -> Result<HistoryPosition, String> {
-    let mut parts = text.split('.');
-    let mut number = || parts.next().map(str::parse::<u64>);
-    let found = match (number(), number(), number(), parts.next()) {
-        (Some(Ok(lsn)), Some(Ok(image)), version, None) => {
-            match (u32::try_from(image), version.transpose()) {
-                (Ok(image), Ok(version_lsn)) => Some(HistoryPosition { lsn, image, version_lsn }),
-                _ => None,
-            }
+    let numbers: Option<Vec<u64>> = text.split('.').map(|number| number.parse().ok()).collect();
+    let found = match numbers.as_deref() {
+        Some(&[lsn, image, known_lsn, ref version @ ..]) if version.len() <= 1 => {
+            let version_lsn = version.first().copied();
+            u32::try_from(image).ok().map(|image| HistoryPosition { lsn, image, known_lsn, version_lsn })
         }
         _ => None,
     };
@@ -176,10 +173,10 @@ mod tests {
     #[test]
     fn a_position_is_read_as_it_is_shown() {
         for version_lsn in [None, Some(7)] {
-            let shown = HistoryPosition { lsn: 123, image: 4, version_lsn };
+            let shown = HistoryPosition { lsn: 123, image: 4, known_lsn: 200, version_lsn };
             assert_eq!(position(&position_text(&shown)), Ok(shown));
         }
-        for text in ["", "1", "1.2.3.4", "1.x", "1.99999999999"] {
+        for text in ["", "1", "1.2", "1.2.3.4.5", "1.x.3", "1.99999999999.2"] {
             assert!(position(text).is_err(), "{text}");
         }
     }

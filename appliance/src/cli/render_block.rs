@@ -208,13 +208,13 @@ mod tests {
             image: 2,
             place: BlockPlace::Archive,
         };
-        let next = crate::volume::HistoryPosition { lsn: 69, image: 2, version_lsn: Some(60) };
+        let next = crate::volume::HistoryPosition { lsn: 69, image: 2, known_lsn: 80, version_lsn: Some(60) };
         let uuid = Uuid::from_u128(1);
         let (volume, versions) = ("a".to_owned(), vec![version]);
         let page = HistoryPage { volume, uuid, versions, next: Some(next), end: None };
         let text = history(&page);
         assert!(
-            text.contains("lsn:71") && text.contains("archive") && text.contains("--from 69.2.60"),
+            text.contains("lsn:71") && text.contains("archive") && text.contains("--from 69.2.80.60"),
             "{text}"
         );
     }

@@ -58,6 +58,8 @@ struct Walk<'a> {
     blocks: Range<u64>,
     limit: usize,
     generation: Generation,
+    /// The position at which the generation was looked up.
+    known_lsn: Lsn,
     /// The walk has yet to see what is at or before this position.
     up_to: Lsn,
     /// For a single block, the position of its next version, if it is known.
@@ -78,13 +80,17 @@ impl Pool {
         let is_now = request.at.is_none() && request.from.is_none();
         let side = self.side(&request.volume, request.at).await?;
         let (image, lsn) = (side.volume.image, Lsn(side.at.lsn));
-        let start = request.from.unwrap_or(HistoryPosition { lsn: lsn.0, image, version_lsn: None });
-        let generation = self.generation(start.image, Lsn(start.lsn)).await?;
+        let first = HistoryPosition { lsn: lsn.0, image, known_lsn: lsn.0, version_lsn: None };
+        let start = request.from.unwrap_or(first);
+        // Just behind the birth of an image the catalog does not have it yet.
+        let known_lsn = Lsn(start.known_lsn.max(start.lsn)).min(lsn);
+        let generation = self.generation(start.image, known_lsn).await?;
         let mut walk = Walk {
             pool: &self,
             blocks,
             limit: request.limit.unwrap_or(VERSIONS_DEFAULT).clamp(1, VERSIONS_MAX),
             generation,
+            known_lsn,
             up_to: Lsn(start.lsn),
             version: start.version_lsn.map(Lsn),
             known: None,
@@ -98,6 +104,7 @@ impl Pool {
         let next = walk.end.is_none().then_some(HistoryPosition {
             lsn: walk.up_to.0,
             image: walk.generation.image,
+            known_lsn: walk.known_lsn.0,
             version_lsn: walk.version.map(|lsn| lsn.0),
         });
         Ok(HistoryPage {
@@ -202,7 +209,7 @@ impl Walk<'_> {
         };
         self.versions.push(self.mark(before.change, young.born, before.from_lsn));
         self.generation = self.pool.generation(before.image, before.lsn).await?;
-        self.up_to = before.lsn;
+        (self.up_to, self.known_lsn) = (before.lsn, before.lsn);
         Ok(())
     }
 

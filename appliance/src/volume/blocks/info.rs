@@ -128,8 +128,10 @@ pub struct BlockVersion {
 pub struct HistoryPosition {
     /// Changes after this position have been shown.
     pub lsn: u64,
-    /// The image that the volume had there.
+    /// The image whose entries come next.
     pub image: u32,
+    /// A position at which the catalog has this image: not before `lsn`.
+    pub known_lsn: u64,
     /// For a single block, the position of its next version, if it is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version_lsn: Option<u64>,
