@@ -9,13 +9,18 @@ use varve::dma::BLOCK_BYTES;
 use varve::log::Recycling;
 use varve::volume::{
     BlockChange, BlockPlace, BlockRestoreRequest, BlockRestoreState, BlockVersion, CreateVolume, DiffKind,
-    DiffRequest, HistoryRequest, Point, Pool, PoolOptions, Request, VolumeError, VolumeId,
+    DiffRequest, HistoryRequest, NamedPoint, Point, Pool, PoolOptions, Request, VolumeError, VolumeId,
 };
 use varve_tests::sim::disk::{Crash, SimDisk};
 use varve_tests::sim::model::{fill, is_filled};
 use varve_tests::sim::rng::Rng;
 use varve_tests::sim::store::MemoryStore;
 use varve_tests::sim::world::{World, run, wait};
+
+/// A point by its position.
+fn lsn_point(lsn: u64) -> NamedPoint {
+    Point::Lsn(lsn).into()
+}
 
 const SEGMENT_BLOCKS: u64 = 256;
 const VOLUME_BLOCKS: u64 = 60;
@@ -91,7 +96,7 @@ impl Bed {
 
     fn clone_at(&mut self, source: &str, lsn: u64, name: &str) {
         let clone =
-            Rc::clone(&self.pool).clone_volume(source.to_owned(), Point::Lsn(lsn), name.to_owned(), false);
+            Rc::clone(&self.pool).clone_volume(source.to_owned(), lsn_point(lsn), name.to_owned(), false);
         wait(&self.pool, clone).expect("a clone");
         self.clones.insert(name.to_owned(), (source.to_owned(), lsn));
     }
@@ -227,8 +232,8 @@ impl Bed {
     fn check_diff(&self, name: &str, from: Option<u64>, to: u64, limit: usize) {
         let request = DiffRequest {
             volume: name.to_owned(),
-            from: from.map(Point::Lsn),
-            to: Some(Point::Lsn(to)),
+            from: from.map(lsn_point),
+            to: Some(lsn_point(to)),
             to_volume: None,
             first_block: 0,
             limit: Some(limit),
@@ -256,7 +261,7 @@ impl Bed {
                 volume: name.to_owned(),
                 block,
                 blocks,
-                at: at.map(Point::Lsn),
+                at: at.map(lsn_point),
                 from,
                 limit: Some(limit),
             };
@@ -292,7 +297,7 @@ impl Bed {
     }
 
     fn check_who(&self, name: &str, block: u64, at: Option<u64>) {
-        let point = at.map(Point::Lsn);
+        let point = at.map(lsn_point);
         let who = wait(&self.pool, Rc::clone(&self.pool).block_who(name.to_owned(), block, point));
         let version = who.expect("an answer").version;
         let newest = self.changes(name, block, at.unwrap_or(u64::MAX)).into_iter().next();
@@ -320,7 +325,7 @@ impl Bed {
     fn restore(&mut self, name: &str, block: u64, blocks: u64, lsn: u64) {
         let (old, then) = (self.state(name, u64::MAX), self.state(name, lsn));
         let before = self.pool.stats();
-        let request = BlockRestoreRequest { volume: name.to_owned(), block, blocks, at: Point::Lsn(lsn) };
+        let request = BlockRestoreRequest { volume: name.to_owned(), block, blocks, at: lsn_point(lsn) };
         let begun = wait(&self.pool, Rc::clone(&self.pool).begin_block_restore(request));
         let (info, restore) = begun.expect("it begins");
         assert_eq!((info.lsn, info.before_lsn), (lsn, before.newest_point_lsn));
@@ -432,7 +437,7 @@ fn a_clone_has_the_past_of_its_origin() {
         // Between two volumes: the clone at its first point and its origin there are one content.
         let request = DiffRequest {
             volume: "c".to_owned(),
-            from: Some(Point::Lsn(second)),
+            from: Some(lsn_point(second)),
             to: None,
             to_volume: Some("d".to_owned()),
             first_block: 0,
@@ -521,10 +526,10 @@ fn a_series_of_backups_sends_the_net_sets() {
     let t1 = wait(&bed.pool, Rc::clone(&bed.pool).create_snapshot("t1".to_owned())).expect("a snapshot").lsn;
     bed.write("a", 1, 1);
     bed.write("a", 3, 1);
-    let net = |bed: &Bed, from: u64, to: Point| {
+    let net = |bed: &Bed, from: u64, to: NamedPoint| {
         let request = DiffRequest {
             volume: "a".to_owned(),
-            from: Some(Point::Lsn(from)),
+            from: Some(lsn_point(from)),
             to: Some(to),
             to_volume: None,
             first_block: 0,
@@ -534,18 +539,18 @@ fn a_series_of_backups_sends_the_net_sets() {
         assert_eq!((written, unmapped), (found.len() as u64, 0));
         found.into_keys().collect::<Vec<u64>>()
     };
-    assert_eq!(net(&bed, t0, Point::Snapshot("t1".to_owned())), [3, 4, 6]);
+    assert_eq!(net(&bed, t0, Point::Snapshot("t1".to_owned()).into()), [3, 4, 6]);
     let at_t1 = bed.state("a", t1);
     let mut copy = bed.state("a", t0);
-    copy.extend(net(&bed, t0, Point::Lsn(t1)).into_iter().map(|block| (block, at_t1[&block])));
+    copy.extend(net(&bed, t0, lsn_point(t1)).into_iter().map(|block| (block, at_t1[&block])));
     assert_eq!(copy, at_t1);
     bed.write("a", 1, 1);
     bed.write("a", 4, 1);
     bed.write("a", 6, 1);
     let t2 = bed.head();
-    assert_eq!(net(&bed, t1, Point::Lsn(t2)), [1, 3, 4, 6]);
+    assert_eq!(net(&bed, t1, lsn_point(t2)), [1, 3, 4, 6]);
     let at_t2 = bed.state("a", t2);
-    copy.extend(net(&bed, t1, Point::Lsn(t2)).into_iter().map(|block| (block, at_t2[&block])));
+    copy.extend(net(&bed, t1, lsn_point(t2)).into_iter().map(|block| (block, at_t2[&block])));
     assert_eq!(copy, at_t2);
 }
 
@@ -558,7 +563,7 @@ fn what_makes_no_sense_is_refused() {
     let pool = Rc::clone(&bed.pool);
     let request = |volume: &str, from: u64| DiffRequest {
         volume: volume.to_owned(),
-        from: Some(Point::Lsn(from)),
+        from: Some(lsn_point(from)),
         to: None,
         to_volume: None,
         first_block: 0,
@@ -573,7 +578,7 @@ fn what_makes_no_sense_is_refused() {
     let who = wait(&pool, Rc::clone(&pool).block_who("a".to_owned(), VOLUME_BLOCKS, None));
     assert!(who.expect_err("outside").to_string().contains("0 to 59"));
     for (block, blocks) in [(0, 0), (59, 2), (u64::MAX, 2)] {
-        let at = Point::Lsn(head);
+        let at = lsn_point(head);
         let request = BlockRestoreRequest { volume: "a".to_owned(), block, blocks, at };
         let begun = wait(&pool, Rc::clone(&pool).begin_block_restore(request));
         assert!(matches!(begun.err(), Some(VolumeError::Invalid { .. })), "{block} {blocks}");

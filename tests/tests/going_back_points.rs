@@ -4,6 +4,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
+use varve::archive::retention::NamedPoints;
 use varve::archive::retention::SegmentRange;
 use varve::dma::BLOCK_BYTES;
 use varve::log::{Lsn, Recycling, SegmentSeq};
@@ -68,7 +69,7 @@ impl Bed {
         self.world.clock.advance(1_000_000 + self.rng.below(300_000_000) as i64);
         let id = self.pool.find_volume(volume).expect("a volume").id;
         let (trim, ranges) = if self.rng.one_in(6) {
-            let ranges: Vec<(u64, u64)> = (0..1 + self.rng.below(4))
+            let ranges: Vec<(u64, u64)> = (0..=self.rng.below(4))
                 .map(|_| (self.rng.below(VOLUME_BLOCKS - 5), 1 + self.rng.below(5)))
                 .collect();
             run(&self.pool, id, &Request::Trim { ranges: &ranges }).result.expect("a trim");
@@ -150,7 +151,7 @@ impl Bed {
     }
 
     fn labels(&self) -> Vec<String> {
-        self.pool.synchs().into_iter().map(|synch| synch.label).collect()
+        self.pool.synchs().iter().map(|synch| synch.label.to_owned()).collect()
     }
 
     /// Forgets the archived segments before `below` which are not on the primary device.
@@ -221,7 +222,7 @@ fn offsets_count_the_commands_of_hosts() {
                     );
                 }
                 Ok(found) => {
-                    assert!(target == 0 && found.lsn < of[0], "seed {seed} {text} {volume:?} {found:?}")
+                    assert!(target == 0 && found.lsn < of[0], "seed {seed} {text} {volume:?} {found:?}");
                 }
                 Err(error) => {
                     refused += 1;
@@ -265,7 +266,7 @@ fn the_time_line_is_what_hosts_did() {
         .collect();
     assert_eq!(seen, expected);
     assert!(pieces > 10, "{pieces}");
-    let synchs: Vec<u64> = bed.pool.synchs().iter().map(|synch| synch.lsn).collect();
+    let synchs: Vec<u64> = bed.pool.synchs().iter().map(|synch| synch.lsn.0).collect();
     let marks = |kind| line.marks.iter().filter(move |mark| mark.kind == kind).map(|mark| mark.lsn);
     assert!(marks(MarkKind::Synch).eq(synchs.iter().copied()));
     assert!(marks(MarkKind::Snapshot).eq(bed.pool.snapshots().iter().map(|snapshot| snapshot.lsn)));
@@ -319,7 +320,7 @@ fn a_time_from_a_list_is_the_mark_that_it_was_shown_for() {
         let (text, lsn) = match number % 3 {
             0 => {
                 let lsn = bed.synch(&format!("s{number}"), None);
-                (format_time(bed.pool.synchs().last().expect("a synch").time_ns), lsn)
+                (format_time(bed.pool.synchs().iter().next_back().expect("a synch").time_ns), lsn)
             }
             1 => {
                 let name = format!("n{number}");
@@ -454,7 +455,7 @@ fn an_expired_point_is_refused_with_those_that_can_be_opened() {
     assert!(bed.snapshot_at("pinned", "now").expect_err("it exists").to_string().contains("exists already"));
     assert_eq!(bed.found("snapshot:pinned").lsn, earliest);
     assert!(
-        bed.pool.lineage().snapshots.iter().any(|snapshot| snapshot.lsn == Lsn(earliest)),
+        NamedPoints::snapshots(&bed.pool.lineage()).any(|snapshot| snapshot.lsn == Lsn(earliest)),
         "it is retained"
     );
     bed.act("v0");
@@ -581,8 +582,9 @@ fn synchs_are_listed_by_what_they_are() {
         lsns.push(bed.synch(label, volume));
     }
     let listed = |bed: &Bed, from: u64, limit: usize, filter: SynchFilter| -> Vec<String> {
-        let listed = Rc::clone(&bed.pool).synchs_where(Lsn(from), limit, 1 << 20, filter);
-        wait(&bed.pool, listed).expect("a list").into_iter().map(|synch| synch.label).collect()
+        let wanted = wait(&bed.pool, Rc::clone(&bed.pool).wanted_synchs(filter)).expect("a filter");
+        let table = bed.pool.synchs();
+        wanted.of(&table, Lsn(from)).take(limit).map(|synch| synch.label.to_owned()).collect()
     };
     let label = |pattern: &str| SynchFilter { label: Some(pattern.to_owned()), ..SynchFilter::default() };
     assert_eq!(listed(&bed, 0, 10, label("nightly-*")), ["nightly-1", "nightly-2", "nightly-3"]);

@@ -11,7 +11,8 @@ use varve::archive::store::{Reason, StoreErrorKind};
 use varve::dma::BLOCK_BYTES;
 use varve::log::Recycling;
 use varve::volume::{
-    CreateVolume, IoError, Point, Pool, PoolOptions, Request, RollBackInfo, Sink, VolumeError, VolumeId,
+    CreateVolume, IoError, NamedPoint, Point, Pool, PoolOptions, Request, RollBackInfo, Sink, VolumeError,
+    VolumeId,
 };
 use varve_tests::sim::disk::{Crash, SimDisk};
 use varve_tests::sim::rng::Rng;
@@ -19,6 +20,11 @@ use varve_tests::sim::store::MemoryStore;
 use varve_tests::sim::world::{
     World, begin, forget_background, in_background, is_background_idle, run, submit, turn, wait,
 };
+
+/// A point by its position.
+fn lsn_point(lsn: u64) -> NamedPoint {
+    Point::Lsn(lsn).into()
+}
 
 const SEGMENT_BLOCKS: u64 = 256;
 const VOLUME_BLOCKS: u64 = 150;
@@ -127,7 +133,11 @@ impl Bed {
         check(&self.pool, name, expected);
     }
 
-    fn try_roll_back(&mut self, point: Point, forced: bool) -> Result<RollBackInfo, VolumeError> {
+    fn try_roll_back(
+        &mut self,
+        point: impl Into<NamedPoint>,
+        forced: bool,
+    ) -> Result<RollBackInfo, VolumeError> {
         let future = Rc::clone(&self.pool).roll_back(VOLUME.to_owned(), point, forced);
         let info = wait(&self.pool, future)?;
         let to = self.state_at(info.point.lsn).clone();
@@ -136,8 +146,8 @@ impl Bed {
         Ok(info)
     }
 
-    fn roll_back(&mut self, point: Point) -> RollBackInfo {
-        let text = point.to_string();
+    fn roll_back(&mut self, point: NamedPoint) -> RollBackInfo {
+        let text = point.text.clone();
         let info = self.try_roll_back(point, false).unwrap_or_else(|error| panic!("{text}: {error}"));
         assert_eq!(info.volume.size_bytes, self.now().size_blocks * BLOCK_BYTES as u64);
         assert_eq!(info.resident_blocks + info.inherited_blocks, self.now().contents.len() as u64);
@@ -251,14 +261,14 @@ fn a_hundred_times_back_and_forth_is_exact() {
             // Near and far points.
             let last = if bed.rng.one_in(2) { 40 } else { u64::MAX };
             let lsn = bed.random_point(last);
-            let info = bed.roll_back(Point::Lsn(lsn));
+            let info = bed.roll_back(lsn_point(lsn));
             bed.check(VOLUME, &bed.now().clone());
             (resident, inherited) = (resident + info.resident_blocks, inherited + info.inherited_blocks);
             for _ in 0..bed.rng.below(12) {
                 bed.write();
             }
             if bed.rng.one_in(3) {
-                let again = bed.roll_back(Point::Snapshot(info.before.name.clone()));
+                let again = bed.roll_back(Point::Snapshot(info.before.name.clone()).into());
                 assert_eq!(bed.now(), &before, "round {round}: rolling back is undone");
                 assert_ne!(again.before.name, info.before.name);
                 bed.check(VOLUME, &before);
@@ -298,7 +308,7 @@ fn a_hundred_times_back_and_forth_is_exact() {
             let expected = bed.state_at(lsn).clone();
             let future = Rc::clone(&bed.pool).clone_volume(
                 VOLUME.to_owned(),
-                Point::Lsn(lsn),
+                lsn_point(lsn),
                 "probe".to_owned(),
                 true,
             );
@@ -345,7 +355,7 @@ fn a_crash_at_every_durable_step_leaves_one_of_both_states() {
             let pool = Rc::clone(&bed.pool);
             let answered = std::cell::Cell::new(false);
             let future = async {
-                let done = Rc::clone(&pool).roll_back(VOLUME.to_owned(), Point::Lsn(point), false).await;
+                let done = Rc::clone(&pool).roll_back(VOLUME.to_owned(), lsn_point(point), false).await;
                 done.expect("it goes back");
                 answered.set(true);
                 Rc::clone(&pool).hydrate(id).await;
@@ -415,7 +425,7 @@ fn a_command_in_flight_belongs_to_one_state() {
     let pool = Rc::clone(&bed.pool);
     let mut tag = 0;
     let (mut olds, mut news) = (0, 0);
-    let future = Rc::clone(&pool).roll_back(VOLUME.to_owned(), Point::Lsn(point), true);
+    let future = Rc::clone(&pool).roll_back(VOLUME.to_owned(), lsn_point(point), true);
     let mut future = std::pin::pin!(future);
     let mut context = std::task::Context::from_waker(std::task::Waker::noop());
     let mut is_done = false;
@@ -458,11 +468,11 @@ fn the_size_goes_back_too() {
         bed.write();
     }
     let large = bed.now().clone();
-    let info = bed.roll_back(Point::Lsn(small));
+    let info = bed.roll_back(lsn_point(small));
     bed.check(VOLUME, &bed.now().clone());
     let beyond = run(&bed.pool, bed.id(VOLUME), &Request::Read { block: VOLUME_BLOCKS, len_blocks: 1 });
     assert_eq!(beyond.result, Err(IoError::OutOfRange));
-    bed.roll_back(Point::Snapshot(info.before.name));
+    bed.roll_back(Point::Snapshot(info.before.name).into());
     bed.check(VOLUME, &large);
     bed.settle();
     bed.audit();
@@ -482,18 +492,18 @@ fn an_archive_that_is_away_refuses_only_what_it_has() {
     let store = bed.store.clone().expect("an archive");
     store.add(Call::Get, When::Always, DOWN);
     let before = bed.now().clone();
-    let error = bed.try_roll_back(Point::Lsn(far), false).expect_err("it is only in the archive");
+    let error = bed.try_roll_back(lsn_point(far), false).expect_err("it is only in the archive");
     bed.check(VOLUME, &before);
     println!("{error}");
     assert!(bed.pool.snapshots().is_empty(), "nothing has changed");
-    let info = bed.roll_back(Point::Lsn(near));
+    let info = bed.roll_back(lsn_point(near));
     assert_eq!(info.inherited_blocks, 0, "all of it is in the working set");
     assert_eq!(run(&bed.pool, bed.id(VOLUME), &Request::Flush).result, Ok(()));
     bed.reopen_loading(Crash::Power);
     bed.check(VOLUME, &bed.now().clone());
     store.heal();
     bed.load();
-    bed.roll_back(Point::Lsn(far));
+    bed.roll_back(lsn_point(far));
     bed.check(VOLUME, &bed.now().clone());
     bed.settle();
     bed.audit();
@@ -510,7 +520,7 @@ fn a_pool_without_an_archive_keeps_all_or_refuses() {
         }
         for _ in 0..20 {
             let point = bed.random_point(25);
-            match bed.try_roll_back(Point::Lsn(point), false) {
+            match bed.try_roll_back(lsn_point(point), false) {
                 Ok(info) => {
                     assert_eq!(info.inherited_blocks, 0);
                     rolled += 1;
@@ -559,7 +569,7 @@ fn clones_are_reset_promoted_renamed_and_deleted() {
                     let lsn = bed.random_point(150);
                     let future = Rc::clone(&bed.pool).clone_volume(
                         VOLUME.to_owned(),
-                        Point::Lsn(lsn),
+                        lsn_point(lsn),
                         name.clone(),
                         false,
                     );
@@ -570,7 +580,7 @@ fn clones_are_reset_promoted_renamed_and_deleted() {
                 (2, Some(source)) if clones.len() < 5 => {
                     made += 1;
                     let name = format!("c{made}");
-                    let now = Point::Lsn(bed.pool.stats().newest_point_lsn);
+                    let now = lsn_point(bed.pool.stats().newest_point_lsn);
                     let future = Rc::clone(&bed.pool).clone_volume(source.clone(), now, name.clone(), false);
                     wait(&bed.pool, future).expect("a clone of a clone");
                     let state = clones[&source].0.clone();
@@ -630,11 +640,11 @@ fn a_clone_that_was_never_written_leaves_nothing_behind() {
     }
     let first = bed.states[10].0;
     let future =
-        Rc::clone(&bed.pool).clone_volume(VOLUME.to_owned(), Point::Lsn(first), "c".to_owned(), false);
+        Rc::clone(&bed.pool).clone_volume(VOLUME.to_owned(), lsn_point(first), "c".to_owned(), false);
     let image = wait(&bed.pool, future).expect("a clone").volume.image;
     for _ in 0..50 {
         let point = bed.random_point(90);
-        let future = Rc::clone(&bed.pool).reset_clone("c".to_owned(), Some(Point::Lsn(point)));
+        let future = Rc::clone(&bed.pool).reset_clone("c".to_owned(), Some(lsn_point(point)));
         let info = wait(&bed.pool, future).expect("reset");
         assert_eq!(info.image, image);
         bed.check("c", &bed.state_at(point).clone());
@@ -642,11 +652,11 @@ fn a_clone_that_was_never_written_leaves_nothing_behind() {
     // A clone of it does not depend on it.
     let point = bed.random_point(90);
     let reset = |bed: &Bed, point| {
-        let future = Rc::clone(&bed.pool).reset_clone("c".to_owned(), Some(Point::Lsn(point)));
+        let future = Rc::clone(&bed.pool).reset_clone("c".to_owned(), Some(lsn_point(point)));
         wait(&bed.pool, future).expect("reset")
     };
     reset(&bed, point);
-    let now = Point::Lsn(bed.pool.stats().newest_point_lsn);
+    let now = lsn_point(bed.pool.stats().newest_point_lsn);
     let future = Rc::clone(&bed.pool).clone_volume("c".to_owned(), now, "d".to_owned(), false);
     wait(&bed.pool, future).expect("a clone of a clone");
     reset(&bed, first);
@@ -673,10 +683,10 @@ fn what_cannot_be_done_is_refused_and_nothing_changes() {
         let future = Rc::clone(&bed.pool).roll_back(name.to_owned(), point, false);
         wait(&bed.pool, future).expect_err("refused").to_string()
     };
-    let text = roll_back(&bed, VOLUME, Point::Lsn(beginning));
+    let text = roll_back(&bed, VOLUME, lsn_point(beginning));
     assert!(text.contains("did not exist then; it was made at time:"), "{text}");
-    assert!(roll_back(&bed, "nobody", Point::Lsn(5)).contains("no volume 'nobody'"));
-    assert!(roll_back(&bed, VOLUME, Point::Lsn(head + 100)).contains("the log ends at"));
+    assert!(roll_back(&bed, "nobody", lsn_point(5)).contains("no volume 'nobody'"));
+    assert!(roll_back(&bed, VOLUME, lsn_point(head + 100)).contains("the log ends at"));
     let reset = |bed: &Bed, name: &str| {
         wait(&bed.pool, Rc::clone(&bed.pool).reset_clone(name.to_owned(), None))
             .expect_err("refused")
@@ -708,7 +718,7 @@ fn a_promoted_clone_swaps_names_with_its_origin() {
     let point = bed.states[20].0;
     let (origin, then) = (bed.now().clone(), bed.state_at(point).clone());
     let future =
-        Rc::clone(&bed.pool).clone_volume(VOLUME.to_owned(), Point::Lsn(point), "c".to_owned(), false);
+        Rc::clone(&bed.pool).clone_volume(VOLUME.to_owned(), lsn_point(point), "c".to_owned(), false);
     wait(&bed.pool, future).expect("a clone");
     let uuids = ["c", VOLUME].map(|name| bed.pool.find_volume(name).expect("there").uuid);
     wait(&bed.pool, Rc::clone(&bed.pool).promote_clone("c".to_owned())).expect("promoted");
@@ -721,7 +731,7 @@ fn a_promoted_clone_swaps_names_with_its_origin() {
         assert_eq!([VOLUME, "c"].map(|name| bed.pool.find_volume(name).expect("there").uuid), uuids);
     }
     // The volume that was the origin goes back by what it is, not by its name.
-    let future = Rc::clone(&bed.pool).roll_back("c".to_owned(), Point::Lsn(point), false);
+    let future = Rc::clone(&bed.pool).roll_back("c".to_owned(), lsn_point(point), false);
     wait(&bed.pool, future).expect("rolled back");
     bed.check("c", &then);
     // Its clone can be deleted, and goes on without it.

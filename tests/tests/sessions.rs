@@ -6,19 +6,24 @@ use std::rc::Rc;
 use varve::dma::BLOCK_BYTES;
 use varve::log::Lsn;
 use varve::volume::{
-    OpenSession, Point, Request, SessionInfo, StepInfo, StepTo, Verdict, VolumeError, VolumeInfo,
+    NamedPoint, OpenSession, Point, Request, SessionInfo, StepInfo, StepTo, Verdict, VolumeError, VolumeInfo,
 };
 use varve_tests::sim::disk::Crash;
 use varve_tests::sim::expiry::expire_all;
 use varve_tests::sim::past::Past;
 use varve_tests::sim::world::{begin, run, turn_alone, wait};
 
+/// A point by its position.
+fn lsn_point(lsn: u64) -> NamedPoint {
+    Point::Lsn(lsn).into()
+}
+
 const NAME: &str = "search";
 
 fn try_open(past: &Past, moment: usize) -> Result<SessionInfo, VolumeError> {
     let request = OpenSession {
         volume: "data".to_owned(),
-        at: Point::Lsn(past.lsn(moment)),
+        at: lsn_point(past.lsn(moment)),
         name: NAME.to_owned(),
         read_only: false,
     };
@@ -38,11 +43,11 @@ fn step(past: &Past, to: StepTo) -> StepInfo {
 }
 
 fn to_moment(past: &Past, moment: usize) -> StepInfo {
-    step(past, StepTo::Point(Point::Lsn(past.lsn(moment))))
+    step(past, StepTo::Point(lsn_point(past.lsn(moment))))
 }
 
 fn judge(past: &Past, verdict: Verdict, at: Option<u64>) -> Result<SessionInfo, VolumeError> {
-    let at = at.map(Point::Lsn);
+    let at = at.map(lsn_point);
     wait(&past.pool, Rc::clone(&past.pool).judge_session(NAME.to_owned(), verdict, at))
 }
 
@@ -224,7 +229,7 @@ fn a_crash_leaves_a_session_and_its_clone_at_one_position() {
         let crash = if turns % 2 == 0 { Crash::Power } else { Crash::Process };
         let (pool, name) = (Rc::clone(&past.pool), || NAME.to_owned());
         let (first, second) = (300, 80);
-        let at = Point::Lsn(past.lsn(first));
+        let at = lsn_point(past.lsn(first));
         let request = OpenSession { volume: "data".to_owned(), at, name: name(), read_only: false };
         begin(&pool, Rc::clone(&pool).open_session(request), turns, || ());
         drop(pool);
@@ -236,7 +241,7 @@ fn a_crash_leaves_a_session_and_its_clone_at_one_position() {
         }
         past.check(NAME, first);
         let pool = Rc::clone(&past.pool);
-        let to = StepTo::Point(Point::Lsn(past.lsn(second)));
+        let to = StepTo::Point(lsn_point(past.lsn(second)));
         begin(&pool, Rc::clone(&pool).step_session(name(), to, false), turns, || ());
         drop(pool);
         past.crash(crash);
@@ -318,9 +323,9 @@ fn wrong_uses_are_refused() {
     says(try_open(&past, 3).expect_err("it exists"), "exists already");
     says(try_step(&past, StepTo::Commands(3), false).expect_err("too far"), "only 2 are kept there");
     says(try_step(&past, StepTo::Commands(-4), false).expect_err("too far"), "only 3 are kept there");
-    let future = StepTo::Point(Point::Lsn(1 << 40));
+    let future = StepTo::Point(lsn_point(1 << 40));
     says(try_step(&past, future, false).expect_err("the future"), "the log ends at");
-    let nobody = StepTo::Point(Point::Lsn(1));
+    let nobody = StepTo::Point(lsn_point(1));
     assert!(try_step(&past, nobody, false).is_err(), "the volume did not exist");
     let bisect = || wait(&past.pool, Rc::clone(&past.pool).bisect_session(NAME.to_owned(), false));
     says(bisect().expect_err("no verdicts"), "known to be bad");

@@ -81,7 +81,7 @@ fn main() -> ExitCode {
     ));
     let request = OpenSession {
         volume: "data".to_owned(),
-        at: Point::Lsn(past.lsn(past.len() / 2)),
+        at: Point::Lsn(past.lsn(past.len() / 2)).into(),
         name: NAME.to_owned(),
         read_only: false,
     };
@@ -93,7 +93,7 @@ fn main() -> ExitCode {
         let by = past.rng.below(2 * reach as u64 + 1) as i64 - reach;
         at = (at as i64 + by).clamp(0, past.len() as i64 - 1) as usize;
         let began = Instant::now();
-        let stepped = step(&past, StepTo::Point(Point::Lsn(past.lsn(at))));
+        let stepped = step(&past, StepTo::Point(Point::Lsn(past.lsn(at)).into()));
         spent += began.elapsed();
         anew += usize::from(stepped.cost.opened_anew);
         moved.push(stepped.moved_us);

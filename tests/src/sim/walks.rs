@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use varve::log::Lsn;
-use varve::volume::{VolumeError, WalkReport};
+use varve::volume::WalkReport;
 
 use super::workload::Run;
 use super::world::wait;

@@ -8,9 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 use serde_json::Value;
-use uuid::Uuid;
 
-use crate::archive::retention::LabelGlob;
 use crate::log::Lsn;
 use crate::reactor::CallError;
 use crate::rpc::app::App;
@@ -19,7 +17,7 @@ use crate::rpc::lists::ListText;
 use crate::rpc::method::{Method, Registry};
 use crate::rpc::params::PageParams;
 use crate::rpc::protocol::ResultText;
-use crate::volume::{SynchDetails, SynchInfo, SynchRef, SynchTable};
+use crate::volume::{SynchDetails, SynchFilter, SynchInfo, SynchRef, SynchTable, WantedSynchs};
 
 /// The maximum length of one answer, in bytes. The last entry may exceed it.
 const PAGE_BYTES_MAX: usize = 2 << 20;
@@ -96,28 +94,19 @@ struct ListParams {
     volume: Option<String>,
 }
 
-/// The synchs, and the UUID of a volume.
-async fn table_for(app: App, volume: Option<String>) -> Result<(SynchTable, Option<Uuid>), RpcError> {
+async fn table_for(app: App, filter: SynchFilter) -> Result<(SynchTable, WantedSynchs), RpcError> {
     let pool = app.pool()?;
-    let volume = match volume {
-        Some(name) => Some(Rc::clone(&pool).volume_uuid(name).await?),
-        None => None,
-    };
-    Ok((pool.synchs(), volume))
+    let wanted = Rc::clone(&pool).wanted_synchs(filter).await?;
+    Ok((pool.synchs(), wanted))
 }
 
 fn list(registry: &Registry, params: ListParams) -> Result<ResultText, RpcError> {
     let began = Instant::now();
     let page = PageParams::new(params.from, params.limit);
-    let of_volume = params.volume;
-    let (table, volume) = registry.on_reactor("synch_list", |app| table_for(app, of_volume))?;
-    let (glob, end) = (params.label.as_deref().map(LabelGlob::new), params.to.unwrap_or(u64::MAX));
+    let filter = SynchFilter { to: params.to.map(Lsn), label: params.label, volume: params.volume };
+    let (table, wanted) = registry.on_reactor("synch_list", |app| table_for(app, filter))?;
     let mut list = ListText::new();
-    let wanted = table
-        .iter_from(page.first_lsn())
-        .take_while(|synch| synch.lsn.0 <= end)
-        .filter(|synch| synch.is_for(volume) && glob.as_ref().is_none_or(|glob| glob.matches(synch.label)));
-    let mut synchs = wanted.take(page.limit());
+    let mut synchs = wanted.of(&table, page.first_lsn()).take(page.limit());
     let mut reader = DetailsReader { registry, left: PAGE_READS_MAX, failure: None };
     while list.len_bytes() < PAGE_BYTES_MAX && reader.left > 0 && began.elapsed() < PAGE_TIME_MAX {
         let left_bytes = PAGE_BYTES_MAX.saturating_sub(list.len_bytes());

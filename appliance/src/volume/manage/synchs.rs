@@ -1,4 +1,4 @@
-//! Deletes synchs. A synch's event stays in the log, which nothing changes; the catalog says that it
+//! Which synchs are wanted, and the deletion of synchs. A synch's event stays in the log, which nothing changes; the catalog says that it
 //! is no mark any more.
 
 use std::collections::HashSet;
@@ -6,9 +6,11 @@ use std::rc::Rc;
 
 use uuid::Uuid;
 
+use crate::archive::retention::LabelGlob;
 use crate::log::{Lsn, recovery};
 use crate::volume::error::VolumeError;
 use crate::volume::history::synch_names::{labelled, with_id};
+use crate::volume::history::synch_table::{SynchRef, SynchTable};
 use crate::volume::info::SynchInfo;
 use crate::volume::pool::Pool;
 
@@ -17,13 +19,47 @@ const NAMED_MAX: usize = 8;
 /// The maximum number of synchs that are deleted at once.
 const DELETED_AT_ONCE_MAX: usize = 1000;
 
+/// Which synchs are wanted.
+#[derive(Debug, Clone, Default)]
+pub struct SynchFilter {
+    /// Those up to this position.
+    pub to: Option<Lsn>,
+    /// Those with such a label: a pattern with `*` and `?`.
+    pub label: Option<String>,
+    /// Those of this volume, and those of all volumes.
+    pub volume: Option<String>,
+}
+
+/// A filter whose volume was looked up. It may be used on any thread.
+#[derive(Debug)]
+pub struct WantedSynchs {
+    to: Lsn,
+    label: Option<LabelGlob>,
+    volume: Option<Uuid>,
+}
+
+impl WantedSynchs {
+    /// The wanted synchs of a table from a position on, in the order of the log.
+    pub fn of<'a>(&'a self, table: &'a SynchTable, from: Lsn) -> impl Iterator<Item = SynchRef<'a>> {
+        let there = table.iter_from(from).take_while(|synch| synch.lsn <= self.to);
+        there.filter(|synch| {
+            synch.is_for(self.volume) && self.label.as_ref().is_none_or(|glob| glob.matches(synch.label))
+        })
+    }
+}
+
 impl Pool {
-    /// The UUID of the volume that has a name, or had it last.
+    /// Looks up the volume of a filter, by the name that it has, or had last.
     ///
     /// # Errors
     /// There never was such a volume.
-    pub async fn volume_uuid(self: Rc<Self>, name: String) -> Result<Uuid, VolumeError> {
-        self.uuid_of(&name).await
+    pub async fn wanted_synchs(self: Rc<Self>, filter: SynchFilter) -> Result<WantedSynchs, VolumeError> {
+        let volume = match &filter.volume {
+            Some(name) => Some(self.uuid_of(name).await?),
+            None => None,
+        };
+        let label = filter.label.as_deref().map(LabelGlob::new);
+        Ok(WantedSynchs { to: filter.to.unwrap_or(Lsn(u64::MAX)), label, volume })
     }
 
     /// Deletes the synch with an id, or else the one with a label; with `all` every one with the
