@@ -161,11 +161,7 @@ fn every_command_is_one_call() {
             json!({"label": "l", "details": {"x": 1}}),
         ),
         ("synch create --label l", "synch_create", json!({"label": "l"})),
-        (
-            "synch create --label l --volume a",
-            "synch_create",
-            json!({"label": "l", "volume": "a"}),
-        ),
+        ("synch create --label l --volume a", "synch_create", json!({"label": "l", "volume": "a"})),
         (
             "synch list --label n* --volume a --to 9",
             "synch_list",
@@ -179,7 +175,11 @@ fn every_command_is_one_call() {
         ("restore resolve time:-10m", "restore_resolve", json!({"point": "time:-10m"})),
         ("restore resolve now-3 --volume a", "restore_resolve", json!({"point": "now-3", "volume": "a"})),
         ("restore plan a --at write:9", "restore_plan", json!({"volume": "a", "at": "write:9"})),
-        ("restore plan a --at now --quick", "restore_plan", json!({"volume": "a", "at": "now", "quick": true})),
+        (
+            "restore plan a --at now --quick",
+            "restore_plan",
+            json!({"volume": "a", "at": "now", "quick": true}),
+        ),
         (
             "restore clone a --at synch:l --name b",
             "restore_clone",

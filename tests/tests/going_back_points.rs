@@ -9,7 +9,7 @@ use varve::dma::BLOCK_BYTES;
 use varve::log::{Lsn, Recycling, SegmentSeq};
 use varve::text::units::format_time;
 use varve::volume::{
-    CreateVolume, MarkKind, NamedPoint, Pool, PointKind, Request, ResolvedPoint, SynchFilter, TimeLine,
+    CreateVolume, MarkKind, NamedPoint, PointKind, Pool, Request, ResolvedPoint, SynchFilter, TimeLine,
     TimeLineRequest, VolumeError, VolumeId,
 };
 use varve_tests::sim::disk::{Crash, SimDisk};
@@ -68,8 +68,9 @@ impl Bed {
         self.world.clock.advance(1_000_000 + self.rng.below(300_000_000) as i64);
         let id = self.pool.find_volume(volume).expect("a volume").id;
         let (trim, ranges) = if self.rng.one_in(6) {
-            let ranges: Vec<(u64, u64)> =
-                (0..1 + self.rng.below(4)).map(|_| (self.rng.below(VOLUME_BLOCKS - 5), 1 + self.rng.below(5))).collect();
+            let ranges: Vec<(u64, u64)> = (0..1 + self.rng.below(4))
+                .map(|_| (self.rng.below(VOLUME_BLOCKS - 5), 1 + self.rng.below(5)))
+                .collect();
             run(&self.pool, id, &Request::Trim { ranges: &ranges }).result.expect("a trim");
             (true, ranges)
         } else {
@@ -99,7 +100,8 @@ impl Bed {
 
     fn synch(&self, label: &str, volume: Option<&str>) -> u64 {
         let details = serde_json::Value::Null;
-        let synch = Rc::clone(&self.pool).create_synch_of(label.to_owned(), details, volume.map(str::to_owned));
+        let synch =
+            Rc::clone(&self.pool).create_synch_of(label.to_owned(), details, volume.map(str::to_owned));
         wait(&self.pool, synch).expect("a synch").lsn
     }
 
@@ -175,7 +177,10 @@ fn busy(seed: u64, commands: usize) -> Bed {
         }
         if bed.rng.one_in(150) {
             bed.delete("v1");
-            bed.commands.iter_mut().filter(|command| command.volume == "v1").for_each(|command| command.volume.push('x'));
+            bed.commands
+                .iter_mut()
+                .filter(|command| command.volume == "v1")
+                .for_each(|command| command.volume.push('x'));
             bed.create("v1");
         }
     }
@@ -199,7 +204,8 @@ fn offsets_count_the_commands_of_hosts() {
                 .filter(|command| volume.is_none_or(|volume| command.volume == volume))
                 .map(|command| command.lsn)
                 .collect();
-            let from = if volume == Some("v1") { of.first().copied().unwrap_or(head) } else { bed.commands[0].lsn };
+            let from =
+                if volume == Some("v1") { of.first().copied().unwrap_or(head) } else { bed.commands[0].lsn };
             let base = from + bed.rng.below(head - from + 1);
             let commands = bed.rng.below(41) as i64 - 20;
             let before = of.partition_point(|&lsn| lsn <= base) as i64;
@@ -209,13 +215,21 @@ fn offsets_count_the_commands_of_hosts() {
                 Ok(found) if commands == 0 => assert!(found.lsn <= base, "{text}"),
                 Ok(found) if target > 0 => {
                     assert_eq!(found.lsn, of[target as usize - 1], "seed {seed} {text} {volume:?}");
-                    assert_eq!(bed.resolve(&format!("write:{target}"), volume).expect("a write").lsn, found.lsn);
+                    assert_eq!(
+                        bed.resolve(&format!("write:{target}"), volume).expect("a write").lsn,
+                        found.lsn
+                    );
                 }
-                Ok(found) => assert!(target == 0 && found.lsn < of[0], "seed {seed} {text} {volume:?} {found:?}"),
+                Ok(found) => {
+                    assert!(target == 0 && found.lsn < of[0], "seed {seed} {text} {volume:?} {found:?}")
+                }
                 Err(error) => {
                     refused += 1;
                     let is_known = target < 0 || target > of.len() as i64;
-                    assert!(is_known && error.to_string().contains("there are only"), "{text} {volume:?}: {error}");
+                    assert!(
+                        is_known && error.to_string().contains("there are only"),
+                        "{text} {volume:?}: {error}"
+                    );
                     assert!(error.to_string().contains(&text), "{error}");
                 }
             }
@@ -260,8 +274,11 @@ fn the_time_line_is_what_hosts_did() {
 
     // One volume, in intervals.
     let every_ns = 1_000_000_000;
-    let of_volume =
-        TimeLineRequest { volume: Some("v0".to_owned()), every_ns: Some(every_ns), ..TimeLineRequest::default() };
+    let of_volume = TimeLineRequest {
+        volume: Some("v0".to_owned()),
+        every_ns: Some(every_ns),
+        ..TimeLineRequest::default()
+    };
     let (line, _) = bed.whole_line(&of_volume);
     let of: Vec<&Command> = bed.commands.iter().filter(|command| command.volume == "v0").collect();
     let writes: u64 = line.bursts.iter().map(|burst| burst.writes).sum();
@@ -270,14 +287,16 @@ fn the_time_line_is_what_hosts_did() {
     let blocks = |command: &&Command| command.ranges.iter().map(|(_, len_blocks)| len_blocks).sum::<u64>();
     assert_eq!(writes, of.iter().filter(|command| !command.trim).count() as u64);
     assert_eq!(trims, of.iter().filter(|command| command.trim).count() as u64);
-    let expected: u64 = of.iter().copied().filter(|command| !command.trim).map(|command| blocks(&command)).sum();
+    let expected: u64 =
+        of.iter().copied().filter(|command| !command.trim).map(|command| blocks(&command)).sum();
     assert_eq!(bytes, expected * BLOCK_BYTES as u64);
     assert!(line.bursts.len() > 5 && line.bursts.is_sorted_by_key(|burst| burst.first_lsn));
 
     // A part of it; without commands and intervals nothing is read.
     let (from, to) = (bed.commands[100].lsn, bed.commands[200].lsn);
     let named = |lsn: u64| Some(format!("lsn:{lsn}").parse::<NamedPoint>().expect("a point"));
-    let part = TimeLineRequest { from: named(from), to: named(to), commands: true, ..TimeLineRequest::default() };
+    let part =
+        TimeLineRequest { from: named(from), to: named(to), commands: true, ..TimeLineRequest::default() };
     let (line, _) = bed.whole_line(&part);
     assert_eq!(line.commands.len(), 101);
     let (all, _) = bed.whole_line(&TimeLineRequest { limit: Some(5), ..TimeLineRequest::default() });
@@ -304,7 +323,8 @@ fn a_time_from_a_list_is_the_mark_that_it_was_shown_for() {
             }
             1 => {
                 let name = format!("n{number}");
-                let snapshot = wait(&bed.pool, Rc::clone(&bed.pool).create_snapshot(name)).expect("a snapshot");
+                let snapshot =
+                    wait(&bed.pool, Rc::clone(&bed.pool).create_snapshot(name)).expect("a snapshot");
                 (format_time(snapshot.time_ns), snapshot.lsn)
             }
             _ => {
@@ -376,7 +396,10 @@ fn names_are_never_ambiguous_in_silence() {
     let error = bed.refused("time:-500000d");
     assert!(error.contains("'time:-500000d'") && error.contains("the earliest is lsn:0"), "{error}");
     let error = bed.refused("lsn:99999999");
-    assert!(error.contains("the log ends") && error.contains("the nearest point that can be opened is lsn:"), "{error}");
+    assert!(
+        error.contains("the log ends") && error.contains("the nearest point that can be opened is lsn:"),
+        "{error}"
+    );
     let error = bed.refused("time:2099-01-01T00:00:00Z");
     assert!(error.contains("future") && error.contains("the nearest"), "{error}");
 
@@ -405,7 +428,8 @@ fn names_are_never_ambiguous_in_silence() {
 #[test]
 fn an_expired_point_is_refused_with_those_that_can_be_opened() {
     let mut bed = busy(740, 1400);
-    let on_primary = bed.pool.segments().iter().filter_map(|segment| segment.sequence).min().expect("a segment");
+    let on_primary =
+        bed.pool.segments().iter().filter_map(|segment| segment.sequence).min().expect("a segment");
     assert!(on_primary > 6, "{on_primary}");
     bed.expire_below(on_primary - 3);
     let line = bed.line(&TimeLineRequest::default());
@@ -429,7 +453,10 @@ fn an_expired_point_is_refused_with_those_that_can_be_opened() {
     assert_eq!(pinned, earliest);
     assert!(bed.snapshot_at("pinned", "now").expect_err("it exists").to_string().contains("exists already"));
     assert_eq!(bed.found("snapshot:pinned").lsn, earliest);
-    assert!(bed.pool.lineage().snapshots.iter().any(|snapshot| snapshot.lsn == Lsn(earliest)), "it is retained");
+    assert!(
+        bed.pool.lineage().snapshots.iter().any(|snapshot| snapshot.lsn == Lsn(earliest)),
+        "it is retained"
+    );
     bed.act("v0");
     bed.reopen(None);
     assert_eq!(bed.found("snapshot:pinned").lsn, earliest);
@@ -473,7 +500,8 @@ fn a_plan_is_what_a_restore_reads() {
         assert!(quick.mapped_bytes == 0 && quick.estimate.open_s.is_none() && !quick.segments.is_empty());
     }
     let now: NamedPoint = "now".parse().expect("a point");
-    let plan = wait(&bed.pool, Rc::clone(&bed.pool).restore_plan("v0".to_owned(), now, false)).expect("a plan");
+    let plan =
+        wait(&bed.pool, Rc::clone(&bed.pool).restore_plan("v0".to_owned(), now, false)).expect("a plan");
     assert!(plan.unchanged && plan.mapped_bytes > 0);
 }
 
@@ -542,9 +570,13 @@ fn synchs_are_listed_by_what_they_are() {
     bed.create("v0");
     bed.create("v1");
     let mut lsns = Vec::new();
-    for (label, volume) in
-        [("nightly-1", None), ("a", Some("v0")), ("nightly-2", Some("v1")), ("b", None), ("nightly-3", Some("v0"))]
-    {
+    for (label, volume) in [
+        ("nightly-1", None),
+        ("a", Some("v0")),
+        ("nightly-2", Some("v1")),
+        ("b", None),
+        ("nightly-3", Some("v0")),
+    ] {
         bed.act("v0");
         lsns.push(bed.synch(label, volume));
     }
@@ -564,7 +596,8 @@ fn synchs_are_listed_by_what_they_are() {
     let line = bed.line(&request);
     let of_line = line.marks.iter().filter(|mark| mark.kind == MarkKind::Synch).map(|mark| mark.name.clone());
     assert!(of_line.eq(listed(&bed, 0, 10, of_v0.clone())));
-    let nobody = Rc::clone(&bed.pool).create_synch_of("c".to_owned(), serde_json::Value::Null, Some("v9".to_owned()));
+    let nobody =
+        Rc::clone(&bed.pool).create_synch_of("c".to_owned(), serde_json::Value::Null, Some("v9".to_owned()));
     assert!(matches!(wait(&bed.pool, nobody), Err(VolumeError::NoSuchVolume { .. })));
     // The mark and its volume are found again after a restart.
     bed.reopen(None);

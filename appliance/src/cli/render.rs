@@ -7,15 +7,15 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::cells::{blocks, size};
-use super::{render_archive, render_latency, render_point};
 use super::render_point::point_text;
+use super::{render_archive, render_latency, render_point};
 use crate::log::geometry::RESERVE_SLOTS;
 use crate::log::time::{ClockStanding, ClockStatus};
 use crate::text::table::{Table, pairs};
 use crate::text::units::format_time;
 use crate::volume::{
-    CloneInfo, PoolInfo, PoolStats, ResolvedPoint, SegmentInfo, SegmentState, SnapshotInfo,
-    SynchInfo, VolumeInfo, VolumeOrigin, VolumeState,
+    CloneInfo, PoolInfo, PoolStats, ResolvedPoint, SegmentInfo, SegmentState, SnapshotInfo, SynchInfo,
+    VolumeInfo, VolumeOrigin, VolumeState,
 };
 
 /// How a result is shown.

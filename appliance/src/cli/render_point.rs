@@ -6,7 +6,8 @@ use crate::log::time::SpanBy;
 use crate::text::table::{Table, pairs};
 use crate::text::units::format_time;
 use crate::volume::{
-    GapReason, MarkInfo, MarkKind, Place, PlaceBytes, PointAt, PointKind, ResolvedPoint, RestorePlan, TimeLine,
+    GapReason, MarkInfo, MarkKind, Place, PlaceBytes, PointAt, PointKind, ResolvedPoint, RestorePlan,
+    TimeLine,
 };
 
 /// How many segments of a plan are shown.
@@ -42,7 +43,10 @@ pub(super) fn point_text(point: &ResolvedPoint) -> String {
 }
 
 fn point_at(point: Option<PointAt>) -> String {
-    point.map_or_else(|| "none".to_owned(), |point| format!("lsn:{}  {}", point.lsn, format_time(point.time_ns)))
+    point.map_or_else(
+        || "none".to_owned(),
+        |point| format!("lsn:{}  {}", point.lsn, format_time(point.time_ns)),
+    )
 }
 
 /// The time line: its ends and gaps, and a table in the order of the log.
@@ -130,10 +134,14 @@ pub(super) fn plan(plan: &RestorePlan) -> String {
             size(sum.mapped_bytes)
         )
     };
-    let seconds = |seconds: Option<f64>| seconds.map_or_else(|| "not known".to_owned(), |s| format!("{s:.3} s"));
+    let seconds =
+        |seconds: Option<f64>| seconds.map_or_else(|| "not known".to_owned(), |s| format!("{s:.3} s"));
     text.push('\n');
     text.push_str(&pairs([
-        ("Volume", format!("{} ({}, {} with contents)", plan.volume, size(plan.size_bytes), size(plan.mapped_bytes))),
+        (
+            "Volume",
+            format!("{} ({}, {} with contents)", plan.volume, size(plan.size_bytes), size(plan.mapped_bytes)),
+        ),
         ("Primary", sums(&plan.primary)),
         ("Archive", format!("{} ({})", sums(&plan.archive), plan.store.as_deref().unwrap_or("none"))),
         ("To open", seconds(plan.estimate.open_s)),
@@ -162,7 +170,10 @@ pub(super) fn plan(plan: &RestorePlan) -> String {
     text.push('\n');
     text.push_str(&table.render("nothing would be read"));
     if plan.segments.len() > SEGMENTS_SHOWN {
-        text.push_str(&format!("and {} segments more; --json shows all\n", plan.segments.len() - SEGMENTS_SHOWN));
+        text.push_str(&format!(
+            "and {} segments more; --json shows all\n",
+            plan.segments.len() - SEGMENTS_SHOWN
+        ));
     }
     text
 }
@@ -174,7 +185,13 @@ mod tests {
 
     #[test]
     fn the_time_line_is_in_the_order_of_the_log() {
-        let mark = MarkInfo { kind: MarkKind::Synch, lsn: 7, time_ns: 1_000_000_000, name: "a".to_owned(), id: Some(3) };
+        let mark = MarkInfo {
+            kind: MarkKind::Synch,
+            lsn: 7,
+            time_ns: 1_000_000_000,
+            name: "a".to_owned(),
+            id: Some(3),
+        };
         let line = TimeLine {
             earliest: Some(PointAt { lsn: 5, time_ns: 1 }),
             gaps: vec![GapInfo { from_lsn: 0, to_lsn: 5, reason: GapReason::Expired }],

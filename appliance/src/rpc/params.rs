@@ -75,7 +75,9 @@ impl<'de> Deserialize<'de> for SpanNs {
         let text = String::deserialize(deserializer)?;
         let span_ns = span_ns(&text);
         span_ns.map(SpanNs).ok_or_else(|| {
-            de::Error::custom(format!("'{text}' is no span of time; write it like 10m, 90s, 1h30m or '5 min'"))
+            de::Error::custom(format!(
+                "'{text}' is no span of time; write it like 10m, 90s, 1h30m or '5 min'"
+            ))
         })
     }
 }

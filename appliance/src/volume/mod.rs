@@ -25,8 +25,8 @@ pub use history::clock::clock_problem;
 pub(crate) use history::inspect;
 pub use history::point::{NamedPoint, Point, PointParseError};
 pub use history::point_info::{
-    BurstInfo, CommandInfo, GapInfo, GapReason, MarkInfo, MarkKind, Place, PlaceBytes, PlanEstimate, PlanSegment,
-    PointAt, RestorePlan, TimeLine,
+    BurstInfo, CommandInfo, GapInfo, GapReason, MarkInfo, MarkKind, Place, PlaceBytes, PlanEstimate,
+    PlanSegment, PointAt, RestorePlan, TimeLine,
 };
 pub use history::point_time::span_ns;
 pub use history::time_line::TimeLineRequest;
@@ -35,14 +35,15 @@ pub use image::lineage::Lineage;
 pub use image::volumes::VOLUMES_MAX;
 pub use info::{
     CloneInfo, ImageParent, PointKind, PoolInfo, PoolStats, ResolvedPoint, SegmentInfo, SegmentState,
-    SnapshotInfo, SynchInfo, SynchVolume, VolumeAt, VolumeEvent, VolumeInfo, VolumeOrigin, VolumeState, VolumeStats,
+    SnapshotInfo, SynchInfo, SynchVolume, VolumeAt, VolumeEvent, VolumeInfo, VolumeOrigin, VolumeState,
+    VolumeStats,
 };
 pub use manage::open::PoolOptions;
-pub use manage::synchs::SynchFilter;
 pub use manage::operations::{
     CreateVolume, DETAILS_BYTES_MAX, LABEL_BYTES_MAX, NAME_BYTES_MAX, VOLUME_BLOCKS_MAX,
 };
 pub use manage::recover::{RecoverFrom, RecoveryReport, TakeOver, WAY_WITHOUT_UNREADABLE};
+pub use manage::synchs::SynchFilter;
 pub use pool::{Operation, Pool, READ_AHEAD_BLOCKS_DEFAULT, READ_AHEAD_BLOCKS_MAX};
 pub use request::{
     IoCompletion, IoError, MAX_IO_BLOCKS, MAX_TRIM_RANGES, Request, Sink, Submitted, VolumeId,

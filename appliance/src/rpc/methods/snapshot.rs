@@ -10,8 +10,12 @@ use crate::volume::{NamedPoint, SnapshotInfo};
 
 pub(super) fn methods() -> Vec<Method> {
     vec![
-        Method::task("snapshot_create", "Names this moment of every volume, or the point `at`, and retains it.", create)
-            .changing(),
+        Method::task(
+            "snapshot_create",
+            "Names this moment of every volume, or the point `at`, and retains it.",
+            create,
+        )
+        .changing(),
         Method::task(
             "snapshot_list",
             "The snapshots from an LSN on, oldest first: at most 10,000, or `limit`, and all of the last one's LSN; continue after that.",

@@ -30,7 +30,10 @@ impl Pool {
     ///
     /// # Errors
     /// The past cannot be read now.
-    pub(in crate::volume) async fn find_deleted(&self, name: &str) -> Result<Option<DeletedVolume>, VolumeError> {
+    pub(in crate::volume) async fn find_deleted(
+        &self,
+        name: &str,
+    ) -> Result<Option<DeletedVolume>, VolumeError> {
         let stretches = self.stretches().await;
         let Some(&Stretch { first, last, .. }) = stretches.last() else { return Ok(None) };
         let mut gone = last.next();
@@ -72,10 +75,7 @@ impl Pool {
         let end_lsn = self.log.borrow().geometry().first_lsn(sequence.next());
         let Some((uuid, lsn)) = last.or_else(|| uuid.map(|uuid| (uuid, end_lsn))) else { return Ok(None) };
         let (boundary, _) = self.boundary_and_hole(Lsn(lsn.0.saturating_sub(1))).await?;
-        Ok(Some(DeletedVolume {
-            uuid,
-            last: PointAt { lsn: boundary.lsn.0, time_ns: boundary.time_ns },
-        }))
+        Ok(Some(DeletedVolume { uuid, last: PointAt { lsn: boundary.lsn.0, time_ns: boundary.time_ns } }))
     }
 
     /// The catalog with which a segment begins.
@@ -97,7 +97,11 @@ impl Pool {
         point: &str,
     ) -> VolumeError {
         let names: Vec<&str> = catalog.volumes.iter().map(|volume| volume.name.as_str()).collect();
-        let there = if names.is_empty() { "there was none".to_owned() } else { format!("there were: {}", names.join(", ")) };
+        let there = if names.is_empty() {
+            "there was none".to_owned()
+        } else {
+            format!("there were: {}", names.join(", "))
+        };
         let present = self.state.borrow().catalog.volume(name).map(|volume| volume.created_ns);
         let hint = match present {
             Some(created_ns) => format!("; it was created at {}", format_time(created_ns)),

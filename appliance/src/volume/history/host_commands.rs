@@ -127,7 +127,11 @@ impl Pool {
     ///
     /// # Errors
     /// The log is not kept from its beginning.
-    pub(in crate::volume) async fn nth_command(&self, whose: Whose, number: u64) -> Result<Counted, VolumeError> {
+    pub(in crate::volume) async fn nth_command(
+        &self,
+        whose: Whose,
+        number: u64,
+    ) -> Result<Counted, VolumeError> {
         if number > 0 {
             return self.count_forward(whose, Lsn(0), number).await;
         }
@@ -224,7 +228,9 @@ impl Pool {
         }
         let mut images = HashSet::new();
         self.visit_catalogs(sequence, known, |catalog, _| {
-            images.extend(catalog.volumes.iter().filter(|volume| volume.uuid == uuid).map(|volume| volume.image));
+            images.extend(
+                catalog.volumes.iter().filter(|volume| volume.uuid == uuid).map(|volume| volume.image),
+            );
         })
         .await?;
         Ok(Images::Some(images))

@@ -8,8 +8,8 @@
 use std::rc::Rc;
 
 use crate::dma::BLOCK_BYTES;
-use crate::log::time::SpanBy;
 use crate::log::Lsn;
+use crate::log::time::SpanBy;
 use crate::volume::catalog::CatalogVolume;
 use crate::volume::error::VolumeError;
 use crate::volume::history::host_commands::{Counted, Whose};
@@ -251,7 +251,9 @@ impl Pool {
                 Counted::At(lsn) => lsn,
                 Counted::Only(count) => {
                     let (side, whole) = if commands > 0 { ("after", "") } else { ("up to", " and at") };
-                    return Err(no_such(format!("there are only {count} host commands {side}{whole} lsn:{from}")));
+                    return Err(no_such(format!(
+                        "there are only {count} host commands {side}{whole} lsn:{from}"
+                    )));
                 }
             };
             found.mark = None;
@@ -282,7 +284,9 @@ impl Pool {
             && let Some(mut found) = self.look_up(split.base, kind)
         {
             *commands = commands.saturating_add(split.commands);
-            found.notes.push(format!("no {kind} has the name '{name}'; it is '{}' and an offset", split.base));
+            found
+                .notes
+                .push(format!("no {kind} has the name '{name}'; it is '{}' and an offset", split.base));
             return Ok(found);
         }
         if kind == "synch" {
@@ -340,7 +344,8 @@ impl Pool {
     ) -> Result<Vec<Mark>, VolumeError> {
         let (mut marks, created) = {
             let state = self.state.borrow();
-            let synchs = synch_names::within(&state.synchs, *times_ns.start()..times_ns.end().saturating_add(1));
+            let synchs =
+                synch_names::within(&state.synchs, *times_ns.start()..times_ns.end().saturating_add(1));
             let mut marks: Vec<Mark> = synchs.into_iter().map(Mark::Synch).collect();
             let near = state.catalog.snapshots.iter_from(start).take(NEAR_SNAPSHOTS_MAX);
             let near = near.take_while(|snapshot| snapshot.lsn <= end.plus(NEAR_BLOCKS).0);

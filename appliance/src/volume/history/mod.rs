@@ -22,10 +22,10 @@
 
 pub(in crate::volume) mod clock;
 mod clone;
-pub(in crate::volume) mod host_commands;
 mod deleted;
 pub(in crate::volume) mod event;
 pub(in crate::volume) mod events;
+pub(in crate::volume) mod host_commands;
 pub(crate) mod inspect;
 pub(in crate::volume) mod known;
 mod locate;

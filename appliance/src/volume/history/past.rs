@@ -81,7 +81,10 @@ impl Pool {
     }
 
     /// The same, with the newest unknown range between it and `lsn`.
-    pub(in crate::volume) async fn boundary_and_hole(&self, lsn: Lsn) -> Result<(Boundary, Option<LsnRange>), VolumeError> {
+    pub(in crate::volume) async fn boundary_and_hole(
+        &self,
+        lsn: Lsn,
+    ) -> Result<(Boundary, Option<LsnRange>), VolumeError> {
         let (created_ns, mut sequence) = {
             let log = self.log.borrow();
             (log.created_ns(), log.geometry().sequence_of(lsn))

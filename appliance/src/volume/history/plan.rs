@@ -67,7 +67,8 @@ impl Pool {
             }
         };
         let open_s = self.monotonic_ns().saturating_sub(began_ns) as f64 / 1e9;
-        let mut segments = if unchanged { BTreeSet::new() } else { self.windows_of(&catalog, &source, at_lsn) };
+        let mut segments =
+            if unchanged { BTreeSet::new() } else { self.windows_of(&catalog, &source, at_lsn) };
         let mut mapped = Mapped { uncertain_below, ..Mapped::default() };
         if let Some(index) = &index {
             mapped = self.count_mapped(index, mapped).await;
@@ -118,7 +119,8 @@ impl Pool {
             let generation = catalog.image(image);
             let born = Lsn(generation.map_or(0, |generation| generation.born_lsn));
             let newest = geometry.sequence_of(lsn);
-            let oldest = newest.0.saturating_sub(self.working_set_at(newest)).max(geometry.sequence_of(born).0);
+            let oldest =
+                newest.0.saturating_sub(self.working_set_at(newest)).max(geometry.sequence_of(born).0);
             segments.extend((oldest..=newest.0).map(SegmentSeq));
             next = generation
                 .filter(|generation| generation.inherits_at(lsn))
@@ -223,7 +225,9 @@ fn estimate(plan: &RestorePlan, quick: bool, scanned: u64, open_s: f64, measured
     } else if quick {
         "nothing was read, so the time to open is not known".to_owned()
     } else {
-        format!("the {scanned} entries were read now, in {open_s:.3} s; what the caches keep is read faster next time")
+        format!(
+            "the {scanned} entries were read now, in {open_s:.3} s; what the caches keep is read faster next time"
+        )
     };
     let rate = measured.bytes as f64 / (measured.elapsed_ns.max(1) as f64 / 1e9);
     let (hydrate_s, copying) = match (plan.archive.mapped_bytes, measured.reads) {
@@ -238,5 +242,9 @@ fn estimate(plan: &RestorePlan, quick: bool, scanned: u64, open_s: f64, measured
             ),
         ),
     };
-    PlanEstimate { open_s: (!quick || plan.unchanged).then_some(open_s), hydrate_s, basis: format!("{opening}; {copying}") }
+    PlanEstimate {
+        open_s: (!quick || plan.unchanged).then_some(open_s),
+        hydrate_s,
+        basis: format!("{opening}; {copying}"),
+    }
 }

@@ -55,12 +55,13 @@ pub(super) fn read_time(text: &str, here: &Here) -> Result<ReadTime, String> {
     }
     let hour_zero = if day.len() == 1 { "0" } else { "" };
     let dated = if has_date { text.clone() } else { format!("2000-01-01T{hour_zero}{text}") };
-    let pieces = Pieces::parse(&dated).map_err(|_| {
-        "the time is not like 2026-01-31T12:00:00Z, '2026-01-31 12:00' or 14:03".to_owned()
-    })?;
+    let pieces = Pieces::parse(&dated)
+        .map_err(|_| "the time is not like 2026-01-31T12:00:00Z, '2026-01-31 12:00' or 14:03".to_owned())?;
     let time = pieces.time().ok_or("it has no time of day; add one, like T00:00:00Z")?;
     let zone = match pieces.time_zone_annotation() {
-        Some(annotation) => Some(annotation.to_time_zone().map_err(|error| format!("its zone is not known: {error}"))?),
+        Some(annotation) => {
+            Some(annotation.to_time_zone().map_err(|error| format!("its zone is not known: {error}"))?)
+        }
         None => None,
     };
     let offset = pieces.to_numeric_offset();
@@ -76,7 +77,10 @@ pub(super) fn read_time(text: &str, here: &Here) -> Result<ReadTime, String> {
         if zone.to_offset(stamp) == offset {
             return Ok(stamp);
         }
-        Err(format!("it contradicts itself: the zone had the offset {} then, not {offset}", zone.to_offset(stamp)))
+        Err(format!(
+            "it contradicts itself: the zone had the offset {} then, not {offset}",
+            zone.to_offset(stamp)
+        ))
     };
     let stamp = if has_date {
         at(pieces.date().to_datetime(time))?

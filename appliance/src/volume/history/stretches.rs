@@ -173,11 +173,7 @@ impl Pool {
     }
 
     /// The nearest points before and after a position.
-    async fn around(
-        &self,
-        stretches: &[Stretch],
-        near: Lsn,
-    ) -> Result<[Option<PointAt>; 2], VolumeError> {
+    async fn around(&self, stretches: &[Stretch], near: Lsn) -> Result<[Option<PointAt>; 2], VolumeError> {
         let geometry = self.log.borrow().geometry();
         let openable = || stretches.iter().filter(|stretch| stretch.can_be_opened());
         let mut before = None;
@@ -229,7 +225,11 @@ impl Pool {
             if stretch.opens_from > next {
                 let range =
                     LsnRange { start: geometry.first_lsn(next), end: geometry.first_lsn(stretch.opens_from) };
-                gaps.push(GapInfo { from_lsn: range.start.0, to_lsn: range.end.0, reason: self.reason_of(range) });
+                gaps.push(GapInfo {
+                    from_lsn: range.start.0,
+                    to_lsn: range.end.0,
+                    reason: self.reason_of(range),
+                });
             }
             next = stretch.last.next();
         }
@@ -250,7 +250,6 @@ impl Pool {
             GapReason::Expired
         }
     }
-
 }
 
 fn add(stretches: &mut Vec<Stretch>, sequence: SegmentSeq) {

@@ -31,7 +31,9 @@ pub(in crate::volume) fn by_name(synchs: &Synchs, name: &str) -> Option<NamedSyn
     let (newest, others) = labelled.split_first()?;
     let note = match (others.is_empty(), id) {
         (true, None) => None,
-        (true, Some(_)) => Some(format!("no synch has the id {name}; it is taken as a label: id {}", newest.id)),
+        (true, Some(_)) => {
+            Some(format!("no synch has the id {name}; it is taken as a label: id {}", newest.id))
+        }
         (false, _) => Some(format!(
             "several synchs have the label '{name}'; the newest is taken: id {}. Others: {}",
             newest.id,

@@ -47,7 +47,11 @@ impl Pool {
     }
 
     /// The last stretch that was opened at a time or before it.
-    pub(in crate::volume) async fn stretch_of(&self, stretches: &[Stretch], time_ns: u64) -> Result<Option<usize>, VolumeError> {
+    pub(in crate::volume) async fn stretch_of(
+        &self,
+        stretches: &[Stretch],
+        time_ns: u64,
+    ) -> Result<Option<usize>, VolumeError> {
         let (mut low, mut high) = (0, stretches.len());
         while low < high {
             let middle = low + (high - low) / 2;

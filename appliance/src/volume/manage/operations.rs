@@ -237,9 +237,7 @@ impl Pool {
         };
         // Commands are appended whole, so the head is the end of a command.
         let snapshot = CatalogSnapshot { name: Rc::from(name.as_str()), lsn: point.0, time_ns };
-        let lsn = self
-            .change(|catalog, _| insert_snapshot(catalog, &snapshot))
-            .await?;
+        let lsn = self.change(|catalog, _| insert_snapshot(catalog, &snapshot)).await?;
         recovery::stable(&self.log, lsn.plus(1)).await?;
         Ok((&snapshot).into())
     }
@@ -263,8 +261,10 @@ impl Pool {
         let lsn = self
             .change(|catalog, _| {
                 if self.expiries() != expiries {
-                    let reason =
-                        format!("parts of the archive expired while {} was being looked up; try again", point.text);
+                    let reason = format!(
+                        "parts of the archive expired while {} was being looked up; try again",
+                        point.text
+                    );
                     return Err(VolumeError::Busy { reason });
                 }
                 insert_snapshot(catalog, &snapshot)

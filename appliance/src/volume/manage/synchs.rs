@@ -73,7 +73,11 @@ impl Pool {
     ///
     /// # Errors
     /// No such synch, several that have the label, no room, a failed pool.
-    pub async fn delete_synch(self: Rc<Self>, name: String, all: bool) -> Result<Vec<SynchInfo>, VolumeError> {
+    pub async fn delete_synch(
+        self: Rc<Self>,
+        name: String,
+        all: bool,
+    ) -> Result<Vec<SynchInfo>, VolumeError> {
         let found = self.synchs_named(&name).await;
         if found.is_empty() {
             // It may be known only in the archive.
