@@ -133,11 +133,7 @@ impl Bed {
         check(&self.pool, name, expected);
     }
 
-    fn try_roll_back(
-        &mut self,
-        point: impl Into<NamedPoint>,
-        forced: bool,
-    ) -> Result<RollBackInfo, VolumeError> {
+    fn try_roll_back(&mut self, point: NamedPoint, forced: bool) -> Result<RollBackInfo, VolumeError> {
         let future = Rc::clone(&self.pool).roll_back(VOLUME.to_owned(), point, forced);
         let info = wait(&self.pool, future)?;
         let to = self.state_at(info.point.lsn).clone();
