@@ -611,7 +611,9 @@ fn clones_are_reset_promoted_renamed_and_deleted() {
                 bed.reopen(Crash::Power);
             }
             bed.check(VOLUME, &bed.now().clone());
-            clones.iter().for_each(|(name, (state, _))| bed.check(name, state));
+            for (name, (state, _)) in &clones {
+                bed.check(name, state);
+            }
             bed.audit_when_counted();
         }
     }
