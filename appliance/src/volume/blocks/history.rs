@@ -63,7 +63,7 @@ struct Walk<'a> {
     /// The walk has yet to see what is at or before this position.
     up_to: Lsn,
     /// For a single block, the position of its next version, if it is known.
-    version: Option<Lsn>,
+    next_version: Option<Lsn>,
     /// The segment that was read last.
     known: Option<(SegmentSeq, Known)>,
     versions: Vec<BlockVersion>,
@@ -92,7 +92,7 @@ impl Pool {
             generation,
             known_lsn,
             up_to: Lsn(start.lsn),
-            version: start.version_lsn.map(Lsn),
+            next_version: start.version_lsn.map(Lsn),
             known: None,
             versions: Vec::new(),
             end: None,
@@ -105,7 +105,7 @@ impl Pool {
             lsn: walk.up_to.0,
             image: walk.generation.image,
             known_lsn: walk.known_lsn.0,
-            version_lsn: walk.version.map(|lsn| lsn.0),
+            version_lsn: walk.next_version.map(|lsn| lsn.0),
         });
         Ok(HistoryPage {
             volume: side.volume.name,
@@ -149,28 +149,28 @@ impl Walk<'_> {
     /// Continues at the version at a position, or before the birth of the image if it is inherited.
     fn follow(&mut self, lsn: Lsn) {
         if lsn > self.generation.born {
-            self.version = Some(lsn);
+            self.next_version = Some(lsn);
         } else {
-            (self.version, self.up_to) = (None, self.generation.born);
+            (self.next_version, self.up_to) = (None, self.generation.born);
         }
     }
 
     async fn run(&mut self) -> Result<(), VolumeError> {
         let mut segments = 0;
         while self.end.is_none() && self.versions.len() < self.limit && segments < SEGMENTS_MAX {
-            if self.version.is_none() && self.up_to <= self.generation.born {
+            if self.next_version.is_none() && self.up_to <= self.generation.born {
                 self.cross_birth().await?;
                 continue;
             }
             segments += 1;
-            let at = self.version.unwrap_or(self.up_to);
+            let at = self.next_version.unwrap_or(self.up_to);
             match self.load(at).await {
-                Ok(()) => match self.version.take() {
+                Ok(()) => match self.next_version.take() {
                     Some(version) => self.see_version(version),
                     None => self.see_segment(),
                 },
                 Err(VolumeError::NoSuchPoint { reason, .. }) => {
-                    if let Some(version) = self.version.take() {
+                    if let Some(version) = self.next_version.take() {
                         let (image, block) = (self.generation.image, self.blocks.start);
                         self.versions.push(version_gone(image, block, version));
                     }

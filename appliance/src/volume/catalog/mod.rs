@@ -11,7 +11,7 @@
 //! |---|---|
 //! | `shared` | a list whose copies share entries: volumes and images |
 //! | `paged`, `snapshots` | a map whose copies share pages; the snapshots in two of them |
-//! | `sessions` | sessions on points of the past |
+//! | `sessions`, `session_list` | sessions on points of the past; looking them up |
 //! | `change` | the difference between two catalogs |
 //! | `ownership` | the pool's claim on its archive |
 //! | `logged` | writes the catalog to the log |
@@ -33,6 +33,7 @@ mod ownership;
 mod paged;
 mod present;
 mod ranges;
+mod session_list;
 mod sessions;
 mod shared;
 mod snapshots;

@@ -1,12 +1,9 @@
 //! Sessions on points of the past, as the catalog stores them. A session is small, and there are
 //! few: what a step writes is one of them.
 
-use std::collections::HashSet;
-
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::Catalog;
 use crate::log::Lsn;
 
 /// The maximum number of sessions in a pool.
@@ -82,34 +79,6 @@ impl CatalogSession {
             Ok(place) => self.verdicts[place] = verdict,
             Err(place) => self.verdicts.insert(place, verdict),
         }
-    }
-}
-
-impl Catalog {
-    /// The sessions, oldest first. One without a volume is damage, and left out.
-    pub(in crate::volume) fn sessions(&self) -> impl Iterator<Item = &CatalogSession> {
-        self.sessions.iter().filter(|session| !session.members.is_empty())
-    }
-
-    /// The session of a name.
-    pub(in crate::volume) fn session(&self, name: &str) -> Option<&CatalogSession> {
-        self.sessions().find(|session| session.name == name)
-    }
-
-    /// Forgets the sessions whose clones are gone.
-    pub(in crate::volume) fn forget_sessions(&mut self) {
-        if self.sessions.is_empty() {
-            return;
-        }
-        let clones: HashSet<Uuid> = self.volumes.iter().map(|volume| volume.uuid).collect();
-        self.retain_sessions(|session| {
-            !session.members.is_empty() && session.members.iter().all(|member| clones.contains(&member.clone))
-        });
-    }
-
-    /// The session to which a clone belongs.
-    pub(in crate::volume) fn session_of(&self, clone: Uuid) -> Option<&CatalogSession> {
-        self.sessions.iter().find(|session| session.members.iter().any(|member| member.clone == clone))
     }
 }
 

@@ -52,7 +52,7 @@ impl Mark {
         }
     }
 
-    fn describe(&self) -> String {
+    fn in_words(&self) -> String {
         match self {
             Mark::Synch(synch) => format!("synch {} '{}'", synch.id, synch.label),
             Mark::Snapshot(snapshot) => format!("snapshot '{}'", snapshot.name),
@@ -332,10 +332,10 @@ impl Pool {
         let start = self.locate_time(time_ns.saturating_sub(1), &named.text).await.unwrap_or(Lsn(0));
         let marks = self.marks_within(start, end, time_ns..=last_ns).await?;
         let Some((newest, others)) = marks.split_last() else { return Ok(Located::at(end)) };
-        let mut note = format!("the time is that of {}", newest.describe());
+        let mut note = format!("the time is that of {}", newest.in_words());
         if !others.is_empty() {
             let others: Vec<String> =
-                others.iter().map(|mark| format!("{} (lsn:{})", mark.describe(), mark.lsn())).collect();
+                others.iter().map(|mark| format!("{} (lsn:{})", mark.in_words(), mark.lsn())).collect();
             note = format!("{note}, the newest mark of that time; others: {}", others.join(", "));
         }
         Ok(Located::at_mark(newest.clone(), Some(note)))

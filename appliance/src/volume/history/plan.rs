@@ -28,7 +28,7 @@ const SAMPLES: usize = 4;
 /// How the archive answered a few reads.
 #[derive(Debug, Clone, Copy, Default)]
 struct Measured {
-    reads: u64,
+    read_count: u64,
     bytes: u64,
     elapsed_ns: u64,
 }
@@ -94,9 +94,10 @@ impl Pool {
         for sequence in segments {
             let is_read = !unchanged;
             let segment = self.plan_segment(sequence, mapped.blocks.get(&sequence).copied(), is_read);
+            let RestorePlan { primary, archive, .. } = &mut plan;
             match segment.place {
-                Place::Primary => add(&mut plan.primary, &segment),
-                Place::Archive => add(&mut plan.archive, &segment),
+                Place::Primary => add(primary, &segment),
+                Place::Archive => add(archive, &segment),
                 Place::Nowhere => {}
             }
             plan.segments.push(segment);
@@ -176,7 +177,7 @@ impl Pool {
         for &&(sequence, mapping) in archived.iter().step_by(step).take(SAMPLES) {
             let began_ns = self.monotonic_ns();
             let Ok(Some(bytes)) = self.read_frame_bytes(sequence, mapping.lsn()).await else { break };
-            measured.reads += 1;
+            measured.read_count += 1;
             measured.bytes += bytes;
             measured.elapsed_ns += self.monotonic_ns().saturating_sub(began_ns);
         }
@@ -223,7 +224,7 @@ fn estimate(plan: &RestorePlan, quick: bool, scanned: u64, open_s: f64, measured
         )
     };
     let rate = measured.bytes as f64 / (measured.elapsed_ns.max(1) as f64 / 1e9);
-    let (hydrate_s, copying) = match (plan.archive.mapped_bytes, measured.reads) {
+    let (hydrate_s, copying) = match (plan.archive.mapped_bytes, measured.read_count) {
         (0, _) if quick && !plan.unchanged => (None, "what is mapped where was not counted".to_owned()),
         (0, _) => (Some(0.0), "everything is on the primary device".to_owned()),
         (_, 0) => (None, "the archive could not be measured".to_owned()),

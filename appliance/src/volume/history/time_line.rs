@@ -297,15 +297,16 @@ fn add_to_burst(bursts: &mut Vec<BurstInfo>, command: &HostCommand, every_ns: u6
         });
     }
     let Some(burst) = bursts.last_mut() else { return };
-    burst.last_lsn = command.lsn.0;
+    let BurstInfo { last_lsn, writes, written_bytes, trims, trimmed_bytes, .. } = burst;
+    *last_lsn = command.lsn.0;
     let blocks = command.ranges.iter().fold(0_u64, |sum, (_, len_blocks)| sum.saturating_add(*len_blocks));
     let bytes = blocks.saturating_mul(BLOCK_BYTES as u64);
     if command.is_trim {
-        burst.trims += 1;
-        burst.trimmed_bytes = burst.trimmed_bytes.saturating_add(bytes);
+        *trims += 1;
+        *trimmed_bytes = trimmed_bytes.saturating_add(bytes);
     } else {
-        burst.writes += 1;
-        burst.written_bytes = burst.written_bytes.saturating_add(bytes);
+        *writes += 1;
+        *written_bytes = written_bytes.saturating_add(bytes);
     }
 }
 
