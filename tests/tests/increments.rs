@@ -94,7 +94,6 @@ fn a_series_of_increments_carries_a_volume_to_another_appliance() {
     let (full, next) = (bed.path("full.inc"), bed.path("next.inc"));
     run(&bed.source, &["diff", "data", "nothing", "synch:one", "--export", text(&full)]);
     run(&bed.source, &["diff", "data", "synch:two", "--after", text(&full), "--export", text(&next)]);
-    assert!(fs::metadata(&next).expect("made").len() < fs::metadata(&full).expect("made").len());
     let again = refused(&bed.source, &["diff", "data", "nothing", "--export", text(&full)]);
     assert!(again.contains("--force"), "{again}");
 
