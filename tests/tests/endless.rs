@@ -318,6 +318,8 @@ fn a_deleted_clone_is_forgotten_with_its_last_point() {
     let point = Point::Lsn(pool.stats().newest_point_lsn);
     world::wait(&pool, Rc::clone(&pool).clone_volume("v0".to_owned(), point, "clone".to_owned(), false))
         .expect("a clone");
+    // One that was never written would leave nothing at all.
+    write(&pool, "clone", 3, 9);
     fill_to(&pool, 5 * 256);
     world::wait(&pool, Rc::clone(&pool).delete_volume("clone".to_owned())).expect("it goes");
     let gone_at = pool.stats().head_lsn / 256;
