@@ -1,6 +1,6 @@
-//! `varve restore bisect --check` with the real program: it finds the write that damaged an `SQLite`
-//! database among 20,000, in at most 15 checks, on the file of the clone's contents, where `SQLite`
-//! replays its write-ahead log.
+//! `varve restore bisect --check` with the real program: it finds the write that damaged an
+//! `SQLite` database among 20,000, in at most 15 checks, on the file of the clone's contents, where
+//! `SQLite` replays its write-ahead log.
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -20,8 +20,9 @@ const WRITES: u64 = 20_000;
 /// After how many commits the log is copied into the database.
 const COMMITS_PER_CHECKPOINT: u64 = 40;
 
-/// A database that is used with the program `sqlite3`, and copied to a volume as it is written: every
-/// block that changes is a write of its own, in the order in which `SQLite` makes them durable.
+/// A database that is used with the program `sqlite3`, and copied to a volume as it is written:
+/// every block that changes is a write of its own, in the order in which `SQLite` makes them
+/// durable.
 struct Database {
     child: Child,
     input: ChildStdin,

@@ -1,5 +1,6 @@
-//! Blocks in the history: their changes, their writers, the difference of two points and the restore
-//! of a range equal a model of every command, over segments, copies, trims, clones and the archive.
+//! Blocks in the history: their changes, their writers, the difference of two points and the
+//! restore of a range equal a model of every command, over segments, copies, trims, clones and the
+//! archive.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -510,9 +511,9 @@ impl Bed {
     }
 }
 
-/// The worked example of a backup series: after T0 the blocks 3a 4a are written, then 3b 4b 6a; at T1
-/// a snapshot is taken, and the net set is 3b 4b 6a, also while 1a 3c are written. After 1b 4c 6b the
-/// net set of T2 is 1b 3c 4c 6b. Each set applied to the copy gives the volume at that time.
+/// The worked example of a backup series: after T0 the blocks 3a 4a are written, then 3b 4b 6a; at
+/// T1 a snapshot is taken, and the net set is 3b 4b 6a, also while 1a 3c are written. After 1b 4c
+/// 6b the net set of T2 is 1b 3c 4c 6b. Each set applied to the copy gives the volume at that time.
 #[test]
 fn a_series_of_backups_sends_the_net_sets() {
     let mut bed = Bed::new(41, true);

@@ -307,8 +307,8 @@ fn the_time_line_is_what_hosts_did() {
     assert_eq!(all.newest.map(|point| point.lsn), Some(bed.found("now").lsn));
 }
 
-/// A time that a list shows is that of the mark for which it was shown, although other commands have
-/// the same time.
+/// A time that a list shows is that of the mark for which it was shown, although other commands
+/// have the same time.
 #[test]
 fn a_time_from_a_list_is_the_mark_that_it_was_shown_for() {
     let mut bed = Bed::without_archive(720);

@@ -1,6 +1,6 @@
 //! `varve diff --export` and `--apply`, and `varve block`, with the real program: a series of
-//! increments makes another appliance's volume what the first one's was at each point; what does not
-//! fit is refused before anything is written; what was interrupted goes on.
+//! increments makes another appliance's volume what the first one's was at each point; what does
+//! not fit is refused before anything is written; what was interrupted goes on.
 
 use std::fs;
 use std::os::unix::fs::FileExt;

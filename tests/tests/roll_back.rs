@@ -1,6 +1,6 @@
-//! Rolling back, and clones: every state of a volume that is rolled back, forth again, reset, renamed
-//! or promoted equals a model of all writes, also after crashes at every durable step, and the
-//! accounts of the space are exact after each.
+//! Rolling back, and clones: every state of a volume that is rolled back, forth again, reset,
+//! renamed or promoted equals a model of all writes, also after crashes at every durable step, and
+//! the accounts of the space are exact after each.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -319,8 +319,8 @@ fn a_hundred_times_back_and_forth_is_exact() {
     assert!(resident > 1000 && inherited > 1000 && undone > 50);
 }
 
-/// The device dies after each write command around a roll-back of a volume under way: afterwards the
-/// volume has wholly the old or wholly the new state, the new one if it was answered, and no
+/// The device dies after each write command around a roll-back of a volume under way: afterwards
+/// the volume has wholly the old or wholly the new state, the new one if it was answered, and no
 /// acknowledged write is lost.
 #[test]
 fn a_crash_at_every_durable_step_leaves_one_of_both_states() {
@@ -542,8 +542,8 @@ fn a_pool_without_an_archive_keeps_all_or_refuses() {
     assert!(rolled > 5, "{rolled}");
 }
 
-/// Clones of clones are reset, promoted, renamed and deleted, with restarts between; each always has
-/// the contents of its model.
+/// Clones of clones are reset, promoted, renamed and deleted, with restarts between; each always
+/// has the contents of its model.
 #[test]
 fn clones_are_reset_promoted_renamed_and_deleted() {
     for seed in 60..64 {

@@ -230,9 +230,9 @@ fn attempt(file: &OpenFile, transfer: &mut Transfer) -> rustix::io::Result<usize
     let pieces = &mut transfer.pieces;
     match transfer.kind {
         Kind::Read => {
-            // SAFETY: `TransferPiece` and `IoSliceMut` both have the layout of `iovec`. Each piece is a
-            // range of unique views that the command's slot holds until this transfer's result is
-            // back, so nothing else touches the bytes.
+            // SAFETY: `TransferPiece` and `IoSliceMut` both have the layout of `iovec`. Each piece
+            // is a range of unique views that the command's slot holds until this transfer's result
+            // is back, so nothing else touches the bytes.
             let slices = unsafe {
                 std::slice::from_raw_parts_mut(pieces.as_mut_ptr().cast::<IoSliceMut<'_>>(), pieces.len())
             };

@@ -126,9 +126,9 @@ pub(super) enum CallCommand {
     Point(PointCommand),
     /// Go back to a point.
     ///
-    /// A point is now, lsn:N, write:N, time:2026-01-31T12:00:00Z, 'time:2026-01-31 12:00', time:14:03,
-    /// time:-10m, synch:LABEL, synch:ID or snapshot:NAME; +N or -N after it moves it by so many commands of
-    /// hosts. varve point list shows which points there are.
+    /// A point is now, lsn:N, write:N, time:2026-01-31T12:00:00Z, 'time:2026-01-31 12:00',
+    /// time:14:03, time:-10m, synch:LABEL, synch:ID or snapshot:NAME; +N or -N after it moves it by
+    /// so many commands of hosts. varve point list shows which points there are.
     #[command(verbatim_doc_comment)]
     #[command(subcommand)]
     Restore(RestoreCommand),
@@ -383,7 +383,8 @@ pub(super) enum SynchCommand {
     },
     /// List the synchs, oldest first.
     List(SynchListArgs),
-    /// Delete a synch: its point is no longer a mark, and kept only as long as the rules of retention say.
+    /// Delete a synch: its point is no longer a mark, and kept only as long as the rules of
+    /// retention say.
     ///
     /// Example: varve synch delete nightly-1
     #[command(verbatim_doc_comment)]
@@ -479,8 +480,8 @@ pub(super) enum RestoreCommand {
     },
     /// Roll a volume back in place: it shows, and goes on from, its state at a point.
     ///
-    /// The state before is named by a snapshot, which the answer shows; rolling back to it undoes the
-    /// roll-back.
+    /// The state before is named by a snapshot, which the answer shows; rolling back to it undoes
+    /// the roll-back.
     ///
     /// Example: varve restore roll-back accounts --at synch:before-upgrade
     #[command(verbatim_doc_comment)]

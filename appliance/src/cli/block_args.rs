@@ -35,8 +35,8 @@ pub(super) enum BlockCommand {
     },
     /// Write what blocks held at a point again, as ordinary writes.
     ///
-    /// Only blocks that differ are written; blocks that held nothing are discarded. The state before
-    /// it stays a point: the answer names it.
+    /// Only blocks that differ are written; blocks that held nothing are discarded. The state
+    /// before it stays a point: the answer names it.
     ///
     /// Example: varve block restore accounts --range 40..48 --at time:-10m
     #[command(verbatim_doc_comment)]
@@ -118,8 +118,8 @@ pub(super) struct DiffArgs {
     /// How it is printed.
     #[arg(long, value_enum, default_value_t = DiffFormat::Ranges, value_name = "FORMAT")]
     pub(super) format: DiffFormat,
-    /// Write the changed blocks into a file, which `--apply` puts onto a volume that is as the first
-    /// point was.
+    /// Write the changed blocks into a file, which `--apply` puts onto a volume that is as the
+    /// first point was.
     #[arg(long, value_name = "FILE")]
     pub(super) export: Option<PathBuf>,
     /// Begin where the export in this file ended; the second point is then the only one.
@@ -128,8 +128,8 @@ pub(super) struct DiffArgs {
     /// Put the changes of a file onto the volume.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["from", "to"])]
     pub(super) apply: Option<PathBuf>,
-    /// Replace the file; with --apply: also while hosts are connected, and without checking that the
-    /// volume is as the first point was.
+    /// Replace the file; with --apply: also while hosts are connected, and without checking that
+    /// the volume is as the first point was.
     #[arg(long, requires = "what")]
     pub(super) force: bool,
 }

@@ -13,8 +13,8 @@ pub(super) struct RollBackOptions {
     /// snapshot:NAME.
     #[arg(long, value_name = "POINT", value_parser = point_text)]
     pub(super) at: String,
-    /// Do it also while hosts are connected, which may still use what they have in their caches, and
-    /// while the archive is away and has a part of the point's state.
+    /// Do it also while hosts are connected, which may still use what they have in their caches,
+    /// and while the archive is away and has a part of the point's state.
     #[arg(long)]
     pub(super) force: bool,
 }

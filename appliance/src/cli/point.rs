@@ -2,9 +2,9 @@
 
 use crate::volume::{NamedPoint, PointParseError, span_ns};
 
-/// Checks a point here, so that a mistake is reported without an appliance. A time of this machine's
-/// zone is sent in UTC, because the appliance may be in another one; any other text is sent
-/// unchanged.
+/// Checks a point here, so that a mistake is reported without an appliance. A time of this
+/// machine's zone is sent in UTC, because the appliance may be in another one; any other text is
+/// sent unchanged.
 pub(super) fn point_text(text: &str) -> Result<String, PointParseError> {
     Ok(sent(text.parse::<NamedPoint>()?))
 }

@@ -10,7 +10,8 @@ use super::point::{point_or_time_text, point_text, span_text};
 pub(super) enum PointCommand {
     /// Show the time line: which points can be opened, gaps, marks, what hosts wrote when.
     ///
-    /// Times are those of the log. A time that is copied from here names the mark that it is shown for.
+    /// Times are those of the log. A time that is copied from here names the mark that it is shown
+    /// for.
     ///
     /// Example: varve point list; varve point list accounts --from -1h --every 1m
     #[command(verbatim_doc_comment)]

@@ -11,9 +11,9 @@ use super::point::point_text;
 pub(super) enum SessionCommand {
     /// Open a volume as it was at a point, as a clone that can be moved along the log.
     ///
-    /// The clone has the session's name. Move it with step, or search with good, bad and bisect; end
-    /// with commit or abort. The archive keeps everything between the oldest and the newest position
-    /// at which the session stood.
+    /// The clone has the session's name. Move it with step, or search with good, bad and bisect;
+    /// end with commit or abort. The archive keeps everything between the oldest and the newest
+    /// position at which the session stood.
     ///
     /// Example: varve restore open accounts --at time:-10m --name search
     #[command(verbatim_doc_comment)]
@@ -75,9 +75,9 @@ pub(super) enum SessionCommand {
     },
     /// Move a session to the middle between the last good and the first bad position.
     ///
-    /// When one command is left, it is named with its time and blocks. With --check the search runs by
-    /// itself: the command runs at each position and says by its exit code what it finds: 0 good, 125
-    /// skip, any other up to 127 bad; anything else ends the search. It gets
+    /// When one command is left, it is named with its time and blocks. With --check the search runs
+    /// by itself: the command runs at each position and says by its exit code what it finds: 0
+    /// good, 125 skip, any other up to 127 bad; anything else ends the search. It gets
     ///   VARVE_ADDRESS  address and port of the appliance
     ///   VARVE_NQN      the clone's subsystem, for nvme connect
     ///   VARVE_POINT    the position, as lsn:N

@@ -380,8 +380,8 @@ impl<S: 'static> Drop for Reactor<S> {
 }
 
 /// Runs a future to its end on the calling thread and calls `drive` between polls. For tools and
-/// tests without a reactor. Time decides nothing here: how many polls come between two calls depends
-/// on the future alone.
+/// tests without a reactor. Time decides nothing here: how many polls come between two calls
+/// depends on the future alone.
 pub fn block_on<T: 'static>(future: impl Future<Output = T> + 'static, mut drive: impl FnMut()) -> T {
     let executor = Executor::default();
     let handle = executor.spawn(future);

@@ -70,8 +70,8 @@ impl Method {
         Method { name, description, phase: Phase::Runtime, changes: false, handler }
     }
 
-    /// A method that writes a list, on the connection's thread. Only a few run at once: each has the
-    /// text of its list in memory.
+    /// A method that writes a list, on the connection's thread. Only a few run at once: each has
+    /// the text of its list in memory.
     pub(super) fn list<P>(
         name: &'static str,
         description: &'static str,

@@ -21,8 +21,8 @@ pub(super) enum OpenedDevice {
     Memory { len_blocks: u64 },
 }
 
-/// What a start finds at the place of its pool. Nothing has been made yet, apart from the removal of
-/// what a creation that was cut short had left.
+/// What a start finds at the place of its pool. Nothing has been made yet, apart from the removal
+/// of what a creation that was cut short had left.
 pub(super) struct Locked {
     /// What the file beside the pool says about its identity.
     found: Found,

@@ -1,8 +1,8 @@
 //! Makes the heap give memory back.
 //!
 //! glibc gives each thread an arena, and an arena keeps what was once needed: up to 64 MiB each
-//! after a long list was sent, for as many arenas as there are callers. With fixed thresholds, large
-//! blocks are mappings of their own, which end when they are freed, and arenas are trimmed.
+//! after a long list was sent, for as many arenas as there are callers. With fixed thresholds,
+//! large blocks are mappings of their own, which end when they are freed, and arenas are trimmed.
 
 /// Blocks from this length on are mappings of their own. Nothing on the path of a host's command
 /// allocates as much.

@@ -62,8 +62,8 @@ impl Expired {
     }
 }
 
-/// Deletes at `now_ns` what some rules do not keep, as the appliance does. Returns how many segments
-/// the pool forgot.
+/// Deletes at `now_ns` what some rules do not keep, as the appliance does. Returns how many
+/// segments the pool forgot.
 ///
 /// # Panics
 /// When that fails.

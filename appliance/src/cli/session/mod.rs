@@ -1,9 +1,9 @@
 //! `varve restore bisect`: one step of a search, or with `--check` the whole search.
 //!
 //! **A search** repeats: move to the middle, bring the image file to the clone's contents, run the
-//! check, record the verdict. It ends when the command is found, when everything between is skipped,
-//! when a check says neither good nor bad nor skip, or by a signal; the session and its verdicts
-//! stay, so the same command goes on where it stopped.
+//! check, record the verdict. It ends when the command is found, when everything between is
+//! skipped, when a check says neither good nor bad nor skip, or by a signal; the session and its
+//! verdicts stay, so the same command goes on where it stopped.
 
 mod check;
 

@@ -5,11 +5,11 @@
 //! an export reads a read-only clone of the second point, which is deleted again. So the data has
 //! one way out, with its checks, its limits and its fairness to other hosts.
 //!
-//! **An apply** reads the whole file and checks it before the first write; it checks that the volume
-//! is as the first point was. Two synchs mark it: `increment-begin` before the first write, and
-//! `increment` behind the last. If it ends between them, the volume holds a part of the changes: the
-//! same command goes on, because every block has one last content, and the first synch is the state
-//! to go back to.
+//! **An apply** reads the whole file and checks it before the first write; it checks that the
+//! volume is as the first point was. Two synchs mark it: `increment-begin` before the first write,
+//! and `increment` behind the last. If it ends between them, the volume holds a part of the
+//! changes: the same command goes on, because every block has one last content, and the first synch
+//! is the state to go back to.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;

@@ -5,10 +5,10 @@
 //! goes, a thousand connections end at once. Closed in one turn, they would delay everybody else by
 //! tens of milliseconds.
 //!
-//! A connection in here does nothing any more: it reads, answers and waits for nothing. It keeps its
-//! descriptor, its place, its queue and its memory until it is closed, and counts as open for all
-//! bounds. So no more of them wait than connections are allowed. The first that ended is the first
-//! that is closed, and every turn closes at least one.
+//! A connection in here does nothing any more: it reads, answers and waits for nothing. It keeps
+//! its descriptor, its place, its queue and its memory until it is closed, and counts as open for
+//! all bounds. So no more of them wait than connections are allowed. The first that ended is the
+//! first that is closed, and every turn closes at least one.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;

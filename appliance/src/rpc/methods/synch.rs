@@ -183,9 +183,9 @@ impl DetailsReader<'_> {
         Ok(vec![Err(failure); count])
     }
 
-    /// The details of synchs, or why they cannot be read now. The reads are never given up half-way,
-    /// because they keep segments in their slots: they go on when nobody waits any more, and so there
-    /// is a bound on how many are under way.
+    /// The details of synchs, or why they cannot be read now. The reads are never given up
+    /// half-way, because they keep segments in their slots: they go on when nobody waits any more,
+    /// and so there is a bound on how many are under way.
     fn details_of(&self, lsns: Vec<Lsn>) -> Result<Result<Vec<Details>, RpcError>, String> {
         let busy = || "earlier reads from the archive are still under way; try again later".to_owned();
         let reading = self.registry.begin_reading().ok_or_else(busy)?;

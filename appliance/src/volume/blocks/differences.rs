@@ -1,8 +1,8 @@
 //! The last difference of two points, so that its pages are not computed again.
 //!
 //! **Invariant:** what is kept never becomes wrong: both points are fixed positions of the log, and
-//! the state there does not change. **Bound:** [`RANGES_MAX`] ranges of 24 bytes. When its last page
-//! was read, the difference is forgotten.
+//! the state there does not change. **Bound:** [`RANGES_MAX`] ranges of 24 bytes. When its last
+//! page was read, the difference is forgotten.
 
 use std::rc::Rc;
 

@@ -6,8 +6,8 @@
 //! segment by segment. The walk follows the volume through roll-backs and, before a clone was made,
 //! through its origin ([`generations`](super::generations)).
 //!
-//! **Bounds:** a page has [`VERSIONS_MAX`] changes and reads [`SEGMENTS_MAX`] segments; then it says
-//! where the next one begins.
+//! **Bounds:** a page has [`VERSIONS_MAX`] changes and reads [`SEGMENTS_MAX`] segments; then it
+//! says where the next one begins.
 
 use std::ops::Range;
 use std::rc::Rc;

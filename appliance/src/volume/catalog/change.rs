@@ -288,7 +288,8 @@ mod tests {
             for change in changes {
                 change.apply(&mut replayed);
             }
-            // What is removed and added again, which no pool does with one key, is at another place.
+            // What is removed and added again, which no pool does with one key, is at another
+            // place.
             for catalog in [&mut replayed, &mut catalog] {
                 catalog.change_lists(|_, _, _, _, sessions, deleted_synchs| {
                     let mut all: Vec<CatalogSession> = sessions.iter().cloned().collect();

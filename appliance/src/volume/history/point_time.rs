@@ -6,8 +6,8 @@
 //! SPAN := digits and a unit, repeated: 10m, 1h30m, 5 min, 90 seconds
 //! ```
 //! Without a zone, the reader's local one counts. A time of day without a date is the latest moment
-//! at which the clocks of the zone showed it. An offset that its zone did not have then, and a local
-//! time that happened twice or never, are refused.
+//! at which the clocks of the zone showed it. An offset that its zone did not have then, and a
+//! local time that happened twice or never, are refused.
 
 use jiff::Timestamp;
 use jiff::civil::DateTime;

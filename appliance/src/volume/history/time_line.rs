@@ -199,8 +199,8 @@ impl Pool {
         (from.0..=to.0).contains(&lsn).then(|| seal(sequence, lsn, line.time_ns()))
     }
 
-    /// Adds the synchs and the snapshots, and, unless the segments are read, the ends of the segments
-    /// on the primary device. Returns the last position for which all were added.
+    /// Adds the synchs and the snapshots, and, unless the segments are read, the ends of the
+    /// segments on the primary device. Returns the last position for which all were added.
     async fn add_marks(&self, scan: &Scan, volume: Option<Uuid>, line: &mut TimeLine) -> Lsn {
         let (mut end, limit) = (scan.to, scan.limit);
         let mut from = scan.from;

@@ -12,10 +12,11 @@
 //! nothing was made, is set to the new point itself, so that steps leave nothing behind. For the
 //! same reason an image that was never written is skipped as a parent ([`Pool::parent_at`]).
 //!
-//! **What stays resident.** Blocks of the state that are in the working set now can stay there: they
-//! count as live in their segments from this turn on. They are those above a position, which is in
-//! the catalog ([`ResidentPart`]), so that a restart counts them too. The others are inherited, and
-//! read from where they are. A pool without an archive keeps all, and refuses if it cannot.
+//! **What stays resident.** Blocks of the state that are in the working set now can stay there:
+//! they count as live in their segments from this turn on. They are those above a position, which
+//! is in the catalog ([`ResidentPart`]), so that a restart counts them too. The others are
+//! inherited, and read from where they are. A pool without an archive keeps all, and refuses if it
+//! cannot.
 
 use std::collections::BTreeMap;
 
@@ -54,8 +55,8 @@ pub(in crate::volume) struct PastState {
     pub(in crate::volume) uncertain_below: Lsn,
     /// Whether the image may have entries at or before the point (`ScanReport::is_written`).
     pub(in crate::volume) is_written: bool,
-    /// How many blocks of the index are in each segment; may be empty if nothing is to stay resident
-    /// and the pool has an archive.
+    /// How many blocks of the index are in each segment; may be empty if nothing is to stay
+    /// resident and the pool has an archive.
     pub(in crate::volume) census: Census,
 }
 

@@ -493,9 +493,9 @@ impl Volume {
         self.masked = masked;
     }
 
-    /// Shows another state of the past from now on: replaces image, size and index, and what belongs
-    /// to them. Id, name and counters of I/O stay. The caller has counted the new resident blocks in
-    /// their segments, and buries what is returned.
+    /// Shows another state of the past from now on: replaces image, size and index, and what
+    /// belongs to them. Id, name and counters of I/O stay. The caller has counted the new resident
+    /// blocks in their segments, and buries what is returned.
     pub(in crate::volume) fn rebase(&mut self, to: Rebased) -> Outgoing {
         let index = std::mem::replace(&mut self.index, VolumeIndex::Ready(to.index));
         let outgoing = Outgoing {

@@ -222,8 +222,8 @@ impl Pool {
         }
     }
 
-    /// Passes the entries of the working set, newest first, to the builders. Returns the synchs, and
-    /// the ranges of the working set for which nothing is known. An unreadable segment does not
+    /// Passes the entries of the working set, newest first, to the builders. Returns the synchs,
+    /// and the ranges of the working set for which nothing is known. An unreadable segment does not
     /// prevent the start. The events of one segment at a time are in memory.
     async fn scan_all(
         &self,

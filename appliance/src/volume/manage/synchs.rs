@@ -1,5 +1,5 @@
-//! Which synchs are wanted, and the deletion of synchs. A synch's event stays in the log, which nothing changes; the catalog says that it
-//! is no mark any more.
+//! Which synchs are wanted, and the deletion of synchs. A synch's event stays in the log, which
+//! nothing changes; the catalog says that it is no mark any more.
 
 use std::collections::HashSet;
 use std::rc::Rc;

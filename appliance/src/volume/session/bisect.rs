@@ -1,5 +1,5 @@
-//! Verdicts on positions, and the position in the middle of what is left between the newest good one
-//! and the first bad one.
+//! Verdicts on positions, and the position in the middle of what is left between the newest good
+//! one and the first bad one.
 //!
 //! The search assumes that everything before the fault is good and everything after it bad. Good
 //! positions after the first bad one contradict that, and are reported. Skipped positions are not
@@ -83,8 +83,8 @@ impl Pool {
     /// which command it is.
     ///
     /// # Errors
-    /// No such session, or it is busy; no good or no bad position is known; nothing is between them;
-    /// those of a step.
+    /// No such session, or it is busy; no good or no bad position is known; nothing is between
+    /// them; those of a step.
     pub async fn bisect_session(
         self: Rc<Self>,
         name: String,
@@ -130,8 +130,8 @@ impl Pool {
             let at = Position { lsn: last.lsn.0, time_ns: last.time_ns };
             return Ok((1, None, Some(FoundCommand { at, is_trim: last.is_trim, blocks })));
         }
-        // The last one is known to be bad. Of more neighbours of the middle than are skipped, one is
-        // not.
+        // The last one is known to be bad. Of more neighbours of the middle than are skipped, one
+        // is not.
         let (middle, around) = (counted.count / 2, left.skipped.len() as u64);
         let (first, end) = (middle.saturating_sub(around).max(1), (middle + around).min(counted.count - 1));
         let (mut number, mut nearest): (u64, Option<(u64, CommandEnd)>) = (0, None);

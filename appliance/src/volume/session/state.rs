@@ -1,10 +1,11 @@
-//! What is known of sessions while the pool is open, apart from the catalog: the state of the source
-//! where each stands, and which are being moved.
+//! What is known of sessions while the pool is open, apart from the catalog: the state of the
+//! source where each stands, and which are being moved.
 //!
 //! **Bounds:** at most [`STANDING_MAX`] states are kept, each with a cache of entries. Another is
 //! taken from the clone, or rebuilt.
 //!
-//! **Invariant:** a session that is busy has one command under way, which ends it ([`super::held`]).
+//! **Invariant:** a session that is busy has one command under way, which ends it
+//! ([`super::held`]).
 
 use std::collections::{HashSet, VecDeque};
 

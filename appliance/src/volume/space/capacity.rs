@@ -170,8 +170,8 @@ impl Capacity {
         1
     }
 
-    /// Whether the journal must get a warning now: `taken_blocks` of `capacity_blocks` are used, and
-    /// there was no warning since they were clearly fewer.
+    /// Whether the journal must get a warning now: `taken_blocks` of `capacity_blocks` are used,
+    /// and there was no warning since they were clearly fewer.
     pub(in crate::volume) fn warn_once(&mut self, taken_blocks: u64, capacity_blocks: u64) -> bool {
         let is_first = !self.warned && is_nearly_full(taken_blocks, capacity_blocks);
         let is_over = taken_blocks * 100 < capacity_blocks * WARN_AGAIN_PERCENT;

@@ -13,10 +13,11 @@
 //! state is a crash with records in flight: those that reached the device may be torn, and none was
 //! acknowledged.
 //!
-//! **Poison.** When a record, a header, a trailer or a flush fails, or another appliance goes on with
-//! this history, the log stops until a restart: nothing more is submitted, unwritten records stay unwritten, appends are refused with the
-//! reason, and the unwritten blocks can be read from memory. A failed flush poisons the log
-//! whatever the reason: the data that it should have made stable may be gone.
+//! **Poison.** When a record, a header, a trailer or a flush fails, or another appliance goes on
+//! with this history, the log stops until a restart: nothing more is submitted, unwritten records
+//! stay unwritten, appends are refused with the reason, and the unwritten blocks can be read from
+//! memory. A failed flush poisons the log whatever the reason: the data that it should have made
+//! stable may be gone.
 //!
 //! **Invariants.** Only the first failure is kept. A log that must do its first writes is starved.
 

@@ -67,8 +67,8 @@ impl Connection {
         if self.queue.as_ref().is_some_and(|queue| !queue.is_admin()) {
             context.count_io_queue(false);
         }
-        // A last try, so that the host receives its responses. It takes long to send much, and helps
-        // nobody when the host takes nothing.
+        // A last try, so that the host receives its responses. It takes long to send much, and
+        // helps nobody when the host takes nothing.
         if self.blocked_since.is_none() {
             let _ = self.output.send(&self.line.socket, SHORT_BYTES);
         }

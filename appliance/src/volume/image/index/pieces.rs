@@ -237,9 +237,10 @@ impl Index {
         self.mapped = self.mapped.saturating_sub(blocks);
     }
 
-    /// Calls `visit` for each block from the leaf of block `from` on of which this index and `other`
-    /// have different mappings, with this one's and the other's, in order, for at most `leaves`
-    /// leaves that they do not share. Returns the block to continue with, or `None` at the end.
+    /// Calls `visit` for each block from the leaf of block `from` on of which this index and
+    /// `other` have different mappings, with this one's and the other's, in order, for at most
+    /// `leaves` leaves that they do not share. Returns the block to continue with, or `None` at the
+    /// end.
     pub fn differences(
         &self,
         other: &Index,
@@ -267,8 +268,8 @@ impl Index {
         root
     }
 
-    /// Takes everything that is mapped in `newer`, an index for as many blocks. Cost: the parts that
-    /// the two do not share.
+    /// Takes everything that is mapped in `newer`, an index for as many blocks. Cost: the parts
+    /// that the two do not share.
     pub fn overlay(&mut self, newer: &Index) {
         if self.height == newer.height {
             self.mapped += self.root.overlay(&newer.root);
@@ -279,7 +280,8 @@ impl Index {
         }
     }
 
-    /// Drops at most `leaves` leaves of an index that nobody reads. Returns whether nothing is left.
+    /// Drops at most `leaves` leaves of an index that nobody reads. Returns whether nothing is
+    /// left.
     pub fn drop_some(&mut self, mut leaves: usize) -> bool {
         self.root.drop_some(&mut leaves)
     }
@@ -314,7 +316,8 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(64))]
 
         /// The differences of an index and a changed copy, or an independent one of another height,
-        /// are those of two maps, however small the pieces are. Releasing the copy leaves the first.
+        /// are those of two maps, however small the pieces are. Releasing the copy leaves the
+        /// first.
         #[test]
         fn differences_are_those_of_two_maps(
             before in prop::collection::btree_map(prop_oneof![0_u64..3000, 260_000_u64..266_000], 1_u64..9, 0..200),
