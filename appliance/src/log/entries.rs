@@ -122,8 +122,9 @@ impl SegmentEntries {
         let mut next = line.lsn().plus(line.data_blocks());
         entries.iter().rev().map(move |&entry| {
             let lsn = next;
+            // A line with fewer blocks than its entries have is damage that its checksum missed.
             if entry.has_data() {
-                next = Lsn(lsn.0 - 1);
+                next = Lsn(lsn.0.saturating_sub(1));
             }
             PlacedEntry { entry, lsn, time_ns: line.time_ns() }
         })
@@ -158,14 +159,9 @@ impl SegmentEntries {
             if line.lsn() > up_to {
                 continue;
             }
-            let mut lsn = line.lsn().plus(line.data_blocks());
-            for &entry in entries.iter().rev() {
-                if lsn <= up_to && !visit(PlacedEntry { entry, lsn, time_ns: line.time_ns() }) {
+            for placed in SegmentEntries::placed_backward(line, entries) {
+                if placed.lsn <= up_to && !visit(placed) {
                     return;
-                }
-                // A line with fewer blocks than its entries have is damage that its checksum missed.
-                if entry.has_data() {
-                    lsn = Lsn(lsn.0.saturating_sub(1));
                 }
             }
         }
