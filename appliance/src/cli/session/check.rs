@@ -105,7 +105,7 @@ mod tests {
 
     fn run(command: &str, is_first: bool) -> Result<Checked, CheckError> {
         let (address, nqn, point) = ("127.0.0.1:4420".to_owned(), "nqn".to_owned(), "lsn:7".to_owned());
-        Check { command, address, nqn, point, image: Some(Path::new("/tmp/i")), is_first }.run()
+        Check { command, address, nqn, point, image: Some(Path::new("image")), is_first }.run()
     }
 
     #[test]
@@ -128,7 +128,8 @@ mod tests {
 
     #[test]
     fn it_gets_the_clone_in_its_environment() {
-        let test = r#"[ "$VARVE_ADDRESS $VARVE_NQN $VARVE_POINT $VARVE_IMAGE" = "127.0.0.1:4420 nqn lsn:7 /tmp/i" ]"#;
+        let test =
+            r#"[ "$VARVE_ADDRESS $VARVE_NQN $VARVE_POINT $VARVE_IMAGE" = "127.0.0.1:4420 nqn lsn:7 image" ]"#;
         assert_eq!(run(test, true).expect("a verdict").verdict, Verdict::Good);
     }
 }
