@@ -6,6 +6,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::error::{IncrementError, Part};
 use super::{CHUNK_BLOCKS_MAX, CHUNK_ENTRIES_MAX, DESCRIPTION_BYTES_MAX, VERSION};
+use crate::archive::object::SKIPPABLE_HEAD_BYTES;
 use crate::dma::BLOCK_BYTES;
 use crate::log::frame::{Framed, framed};
 use crate::log::types::Lsn;
@@ -16,8 +17,6 @@ pub(super) const HEADER_FRAME: u32 = 0x184D_2A58;
 pub(super) const CHUNK_FRAME: u32 = 0x184D_2A59;
 /// The magic number of the skippable frame with the tail.
 pub(super) const TAIL_FRAME: u32 = 0x184D_2A5A;
-/// The size of a skippable frame's own head in bytes: magic number and size.
-pub(super) const FRAME_HEAD_BYTES: usize = 8;
 
 const HEADER_MAGIC: [u8; 8] = *b"VARVE-IN";
 const CHUNK_MAGIC: [u8; 8] = *b"VARVE-IC";
@@ -249,14 +248,8 @@ pub(super) struct Tail {
     pub(super) digest: [u8; 32],
 }
 
-/// The head of a skippable frame.
-pub(super) fn frame_head(magic: u32, payload_bytes: u32) -> [u8; FRAME_HEAD_BYTES] {
-    // Both little-endian, the magic number first.
-    (u64::from(payload_bytes) << 32 | u64::from(magic)).to_le_bytes()
-}
-
 /// Magic number and payload size of a skippable frame's head.
-pub(super) fn of_frame_head(head: [u8; FRAME_HEAD_BYTES]) -> (u32, u32) {
+pub(super) fn of_skippable_head(head: [u8; SKIPPABLE_HEAD_BYTES]) -> (u32, u32) {
     let both = u64::from_le_bytes(head);
     (both as u32, (both >> 32) as u32)
 }

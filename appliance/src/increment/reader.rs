@@ -1,16 +1,18 @@
 //! Reads and checks an increment in one pass.
 //!
-//! **Bounds:** one chunk is in memory: at most 1 MiB of data, as much compressed, and 1,024 entries.
+//! **Bounds:** one chunk is in memory: at most 1 MiB of data, as much compressed, and 1,024
+//! entries.
 
 use std::io::{self, Read};
 
 use super::description::Description;
 use super::error::{IncrementError, Part};
 use super::format::{
-    CHUNK_FRAME, CHUNK_HEAD_BYTES, ChunkHead, ENTRY_BYTES, Entry, EntryKind, FRAME_HEAD_BYTES, HEADER_BYTES,
-    HEADER_FRAME, Header, TAIL_BYTES, TAIL_FRAME, Tail, of_frame_head,
+    CHUNK_FRAME, CHUNK_HEAD_BYTES, ChunkHead, ENTRY_BYTES, Entry, EntryKind, HEADER_BYTES, HEADER_FRAME,
+    Header, TAIL_BYTES, TAIL_FRAME, Tail, of_skippable_head,
 };
 use super::{CHUNK_ENTRIES_MAX, DESCRIPTION_BYTES_MAX, MEMBERS_MAX};
+use crate::archive::object::SKIPPABLE_HEAD_BYTES;
 use crate::dma::BLOCK_BYTES;
 use crate::log::checksum::crc32c;
 
@@ -58,12 +60,12 @@ impl<R: Read> IncrementReader<R> {
     /// It is not an increment, or the header is damaged.
     pub fn open(mut input: R) -> Result<Self, IncrementError> {
         let part = Part::Header;
-        let mut head = [0; FRAME_HEAD_BYTES];
+        let mut head = [0; SKIPPABLE_HEAD_BYTES];
         fill(&mut input, &mut head, part).map_err(|error| match error {
             IncrementError::Truncated { .. } => IncrementError::NotAnIncrement,
             error => error,
         })?;
-        let (magic, len) = of_frame_head(head);
+        let (magic, len) = of_skippable_head(head);
         let len = len as usize;
         if magic != HEADER_FRAME
             || !(HEADER_BYTES..=HEADER_BYTES.saturating_add(DESCRIPTION_BYTES_MAX)).contains(&len)
@@ -81,7 +83,7 @@ impl<R: Read> IncrementReader<R> {
         }
         let mut hasher = blake3::Hasher::new();
         hasher.update(&head).update(&payload);
-        let bytes = (FRAME_HEAD_BYTES.saturating_add(len)) as u64;
+        let bytes = (SKIPPABLE_HEAD_BYTES.saturating_add(len)) as u64;
         Ok(IncrementReader {
             input,
             header,
@@ -120,9 +122,9 @@ impl<R: Read> IncrementReader<R> {
             return Ok(None);
         }
         let part = Part::Chunk(self.chunks);
-        let mut head = [0; FRAME_HEAD_BYTES];
+        let mut head = [0; SKIPPABLE_HEAD_BYTES];
         fill(&mut self.input, &mut head, part)?;
-        let (magic, len) = of_frame_head(head);
+        let (magic, len) = of_skippable_head(head);
         let entries_max = ENTRY_BYTES.saturating_mul(CHUNK_ENTRIES_MAX as usize);
         match (magic, len as usize) {
             (TAIL_FRAME, TAIL_BYTES) => return self.read_tail().map(|()| None),
@@ -137,7 +139,7 @@ impl<R: Read> IncrementReader<R> {
         fill(&mut self.input, &mut compressed, part)?;
         let data = decompressed(&chunk, &compressed)?;
         self.hasher.update(&head).update(&payload).update(&compressed);
-        let read = FRAME_HEAD_BYTES.saturating_add(payload.len()).saturating_add(compressed.len());
+        let read = SKIPPABLE_HEAD_BYTES.saturating_add(payload.len()).saturating_add(compressed.len());
         self.bytes = self.bytes.saturating_add(read as u64);
         self.chunks = self.chunks.saturating_add(1);
         Ok(Some(Chunk { entries, data }))

@@ -9,9 +9,9 @@ use super::description::Description;
 use super::error::IncrementError;
 use super::format::{
     CHUNK_FRAME, ChunkHead, Entry, EntryKind, HEADER_FRAME, Header, TAIL_FRAME, Tail, compressed_bytes_max,
-    frame_head,
 };
 use super::{CHUNK_BLOCKS_MAX, CHUNK_ENTRIES_MAX, DESCRIPTION_BYTES_MAX, MEMBERS_MAX};
+use crate::archive::object::skippable_head;
 use crate::dma::BLOCK_BYTES;
 use crate::log::checksum::crc32c;
 
@@ -76,7 +76,7 @@ impl<W: Write> IncrementWriter<W> {
             unmapped_blocks: 0,
         };
         let payload = header.encode(description.members.len() as u32, &text);
-        writer.put(&frame_head(HEADER_FRAME, payload.len() as u32))?;
+        writer.put(&skippable_head(HEADER_FRAME, payload.len() as u32))?;
         writer.put(&payload)?;
         Ok(writer)
     }
@@ -132,7 +132,7 @@ impl<W: Write> IncrementWriter<W> {
             digest,
         };
         let payload = tail.encode(self.header.pool);
-        self.put(&frame_head(TAIL_FRAME, payload.len() as u32))?;
+        self.put(&skippable_head(TAIL_FRAME, payload.len() as u32))?;
         self.put(&payload)?;
         self.output.flush()?;
         let (data_blocks, unmapped_blocks) = (self.data_blocks, self.unmapped_blocks);
@@ -186,7 +186,7 @@ impl<W: Write> IncrementWriter<W> {
             compressed_crc: crc32c(&compressed),
         };
         let payload = head.encode(self.header.pool, &entries);
-        self.put(&frame_head(CHUNK_FRAME, payload.len() as u32))?;
+        self.put(&skippable_head(CHUNK_FRAME, payload.len() as u32))?;
         self.put(&payload)?;
         self.put(&compressed)?;
         self.chunks = self.chunks.saturating_add(1);

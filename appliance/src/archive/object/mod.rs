@@ -68,10 +68,10 @@ const FRONT_MAGIC: u32 = 0x184D_2A56;
 /// The magic number of the skippable frame with the digest.
 const DIGEST_MAGIC: u32 = 0x184D_2A57;
 /// The size of a skippable frame's own head in bytes: magic number and size.
-const SKIPPABLE_HEAD_BYTES: usize = 8;
+pub(crate) const SKIPPABLE_HEAD_BYTES: usize = 8;
 
 /// The head of a skippable frame.
-fn skippable_head(magic: u32, payload_bytes: u32) -> [u8; SKIPPABLE_HEAD_BYTES] {
+pub(crate) fn skippable_head(magic: u32, payload_bytes: u32) -> [u8; SKIPPABLE_HEAD_BYTES] {
     // Both little-endian, the magic number first.
     (u64::from(payload_bytes) << 32 | u64::from(magic)).to_le_bytes()
 }
