@@ -13,6 +13,7 @@
 //! forgotten. After the change, the plan is out of date and refused.
 
 use std::collections::BTreeSet;
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
@@ -128,6 +129,20 @@ impl Pool {
             !is_lost
         });
         lost
+    }
+
+    /// Refuses a change if segments were forgotten since [`expiries`](Self::expiries) was
+    /// `expiries`: what was looked up meanwhile may be gone. `doing` says what was done meanwhile.
+    pub(in crate::volume) fn check_not_expired(
+        &self,
+        expiries: u64,
+        doing: fmt::Arguments<'_>,
+    ) -> Result<(), VolumeError> {
+        if self.expiries() == expiries {
+            return Ok(());
+        }
+        let reason = format!("parts of the archive expired while {doing}; try again");
+        Err(VolumeError::Busy { reason })
     }
 
     /// How many times segments were forgotten since the start.

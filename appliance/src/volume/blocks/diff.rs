@@ -4,7 +4,8 @@
 //! content was first written, so a copy by the cleaner or by a hydration changes nothing. The two
 //! indexes are then compared block by block. A position is never used twice, so equal positions are
 //! equal contents, through clones and roll-backs too. The points may be in any order. If the entry
-//! of a copy does not know the first position (its source's entry was lost, or an early program wrote
+//! of a copy does not know the first position (its source's entry was lost, or an early program
+//! wrote
 //! it), the block is listed without need; no block is left out.
 //!
 //! **Cost:** the entries of W+1 segments for each point and generation, 8 bytes of memory for each
@@ -18,7 +19,7 @@ use uuid::Uuid;
 
 use super::differences::{DiffKey, Difference};
 use super::info::{DiffEnd, DiffKind, DiffPage, DiffRange};
-use super::named::{check_certain, of_uuid};
+use super::named::check_certain;
 use crate::dma::BLOCK_BYTES;
 use crate::log::Lsn;
 use crate::reactor::yield_now;
@@ -26,6 +27,7 @@ use crate::volume::catalog::{Catalog, CatalogVolume};
 use crate::volume::error::VolumeError;
 use crate::volume::history::past::{Nowhere, ScanReport};
 use crate::volume::history::point::{NamedPoint, Point};
+use crate::volume::image::free::free;
 use crate::volume::image::index::{Index, IndexBuilder, Mapping};
 use crate::volume::info::ResolvedPoint;
 use crate::volume::pool::Pool;
@@ -35,9 +37,6 @@ const PAGE_RANGES_MAX: usize = 10_000;
 
 /// How many blocks are compared in one turn of the reactor: about 100 us.
 const TURN_BLOCKS: usize = 4096;
-
-/// How many leaves of an index are freed in one turn.
-const TURN_LEAVES: usize = 64;
 
 /// How a volume without contents is called as a point.
 pub(super) const NOTHING: &str = "nothing";
@@ -138,7 +137,7 @@ impl Pool {
         };
         let at = Rc::clone(self).resolve(point).await?;
         let catalog = self.catalog_at(Lsn(at.lsn)).await?;
-        let same = request.to_volume.is_none().then(|| of_uuid(&catalog, to.volume.uuid)).flatten();
+        let same = catalog.volume_with_uuid(to.volume.uuid).filter(|_| request.to_volume.is_none()).cloned();
         let volume = match same {
             Some(volume) => volume,
             None if request.to_volume.is_some() => self.named_at(&request.volume, &catalog, &at)?,
@@ -183,8 +182,8 @@ impl Pool {
         if let Ok(after) = &after {
             compare(&before, after, window.start, size_blocks, &mut found).await;
         }
-        bury(before).await;
-        bury(after?).await;
+        free(before).await;
+        free(after?).await;
         Ok(found)
     }
 
@@ -228,7 +227,8 @@ impl<'a> Cursor<'a> {
     }
 }
 
-/// Compares two indexes of origins. What `before` has at or after `size_blocks` is not in the volume
+/// Compares two indexes of origins. What `before` has at or after `size_blocks` is not in the
+/// volume
 /// any more, and does not count.
 async fn compare(before: &Index, after: &Index, first_block: u64, size_blocks: u64, found: &mut Difference) {
     let (mut old, mut new) = (Cursor::new(before, first_block), Cursor::new(after, first_block));
@@ -256,13 +256,6 @@ async fn compare(before: &Index, after: &Index, first_block: u64, size_blocks: u
                 (Some(_), None) => unreachable!("it is before all others"),
             }
         }
-        yield_now().await;
-    }
-}
-
-/// Frees an index in pieces, because a large one takes long.
-pub(super) async fn bury(mut index: Index) {
-    while !index.take_some(TURN_LEAVES, |_| {}) {
         yield_now().await;
     }
 }

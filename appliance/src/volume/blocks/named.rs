@@ -1,8 +1,6 @@
 //! The volume that an operator means, at a point. A volume is followed through time by its UUID,
 //! because names may be given to other volumes.
 
-use uuid::Uuid;
-
 use crate::log::Lsn;
 use crate::volume::catalog::{Catalog, CatalogVolume};
 use crate::volume::error::VolumeError;
@@ -22,7 +20,8 @@ impl Pool {
         at: &ResolvedPoint,
     ) -> Result<CatalogVolume, VolumeError> {
         let present = self.state.borrow().catalog.volume(name).map(|volume| volume.uuid);
-        let by_uuid = present.or_else(|| name.parse().ok()).and_then(|uuid| of_uuid(catalog, uuid));
+        let by_uuid =
+            present.or_else(|| name.parse().ok()).and_then(|uuid| catalog.volume_with_uuid(uuid).cloned());
         by_uuid.or_else(|| catalog.volume(name).cloned()).ok_or_else(|| {
             let names: Vec<&str> = catalog.volumes.iter().map(|volume| volume.name.as_str()).collect();
             let there = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
@@ -32,11 +31,6 @@ impl Pool {
             }
         })
     }
-}
-
-/// The volume of a UUID.
-pub(super) fn of_uuid(catalog: &Catalog, uuid: Uuid) -> Option<CatalogVolume> {
-    catalog.volumes.iter().find(|volume| volume.uuid == uuid).cloned()
 }
 
 /// Refuses a point at which older data is not certain.

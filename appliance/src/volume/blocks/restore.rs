@@ -11,7 +11,7 @@ use std::rc::Rc;
 
 use uuid::Uuid;
 
-use super::diff::{Side, bury};
+use super::diff::Side;
 use super::generations::Entries;
 use super::history::check_range;
 use super::info::{BlockRestoreInfo, BlockRestoreState, DiffKind, DiffRange};
@@ -23,6 +23,7 @@ use crate::reactor::yield_now;
 use crate::volume::error::VolumeError;
 use crate::volume::history::past::{Nowhere, ScanReport};
 use crate::volume::history::point::NamedPoint;
+use crate::volume::image::free::free;
 use crate::volume::image::index::{Index, IndexBuilder, Mapping};
 use crate::volume::pool::Pool;
 use crate::volume::request::{IoError, Request, Sink, Submitted, VolumeId};
@@ -132,7 +133,7 @@ impl Pool {
             if difference.ranges.iter().any(|range| range.kind == DiffKind::Written) {
                 let positions = self.positions(&restore.then, window).await?;
                 let written = self.write_again(restore, &positions, &difference.ranges).await;
-                bury(positions).await;
+                free(positions).await;
                 written?;
             }
             match difference.next_block {
@@ -151,7 +152,8 @@ impl Pool {
         Ok(builder.finish())
     }
 
-    /// Writes the wanted blocks as the point has them, in the order of their positions. The ranges are
+    /// Writes the wanted blocks as the point has them, in the order of their positions. The ranges
+    /// are
     /// in order of blocks.
     async fn write_again(
         self: &Rc<Self>,
@@ -159,13 +161,9 @@ impl Pool {
         positions: &Index,
         wanted: &[DiffRange],
     ) -> Result<(), VolumeError> {
-        let geometry = self.log.borrow().geometry();
         let Side { volume, catalog, at, .. } = &restore.then;
         for Entries { image, above, up_to } in self.counting_entries(catalog, volume.image, Lsn(at.lsn)) {
-            let newest = geometry.sequence_of(up_to);
-            let oldest =
-                newest.0.saturating_sub(self.working_set_at(newest)).max(geometry.sequence_of(above).0);
-            for sequence in (oldest..=newest.0).map(SegmentSeq) {
+            for sequence in self.segments_between(above, up_to).map(SegmentSeq) {
                 let known = self.known_of(sequence).await?;
                 let mut from = 0;
                 while from < known.entries.len() {

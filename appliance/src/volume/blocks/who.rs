@@ -64,7 +64,8 @@ impl Pool {
     }
 
     /// The newest write, copy or trim of a block, in the segments that a point needs; and whether a
-    /// mask hides what the image inherited there. A mask may be newer than a write, and says nothing
+    /// mask hides what the image inherited there. A mask may be newer than a write, and says
+    /// nothing
     /// of it.
     async fn newest_entry(
         &self,
@@ -74,11 +75,7 @@ impl Pool {
     ) -> Result<(Option<Found>, bool), VolumeError> {
         let Entries { image, above, up_to } = entries;
         let mut is_masked = false;
-        let geometry = self.log.borrow().geometry();
-        let newest = geometry.sequence_of(up_to);
-        let oldest = SegmentSeq(newest.0.saturating_sub(self.working_set_at(newest)));
-        let oldest = oldest.max(geometry.sequence_of(above));
-        for sequence in (oldest.0..=newest.0).rev().map(SegmentSeq) {
+        for sequence in self.segments_between(above, up_to).rev().map(SegmentSeq) {
             let known = self.known_of(sequence).await?;
             let found = find(&known.entries, up_to, |placed| {
                 let is_inside = placed.lsn > above;

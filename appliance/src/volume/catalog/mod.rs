@@ -347,6 +347,11 @@ impl Catalog {
         self.volumes.iter().find(|volume| volume.name == name)
     }
 
+    /// The volume with a UUID: names may be given to other volumes.
+    pub(super) fn volume_with_uuid(&self, uuid: Uuid) -> Option<&CatalogVolume> {
+        self.volumes.iter().find(|volume| volume.uuid == uuid)
+    }
+
     pub(super) fn image(&self, id: u32) -> Option<&CatalogImage> {
         self.images.iter().find(|image| image.id == id)
     }

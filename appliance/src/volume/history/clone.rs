@@ -159,13 +159,7 @@ impl Pool {
             }
             let mut taken = None;
             let change = self.change(|now, head| {
-                if self.expiries() != *expiries {
-                    let reason = format!(
-                        "parts of the archive expired while {} was being opened; try again",
-                        at.point
-                    );
-                    return Err(VolumeError::Busy { reason });
-                }
+                self.check_not_expired(*expiries, format_args!("{} was being opened", at.point))?;
                 let (index, parent_lsn) = match &built {
                     Some((index, _)) => (index.clone(), at_lsn),
                     None => match self.share_index(source.image, at_lsn) {

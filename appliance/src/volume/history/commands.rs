@@ -13,6 +13,7 @@ use crate::log::{Lsn, SegmentSeq};
 use crate::reactor::yield_now;
 use crate::volume::error::VolumeError;
 use crate::volume::history::entry_cache::EntryCache;
+use crate::volume::history::host_commands::ends_command;
 use crate::volume::history::reigns::{Reign, VolumeThen};
 use crate::volume::image::index::RangeSet;
 use crate::volume::pool::Pool;
@@ -31,12 +32,10 @@ pub(in crate::volume) struct CommandEnd {
 impl CommandEnd {
     /// The end of a command of an image, if the entry is one.
     fn of(placed: &PlacedEntry, image: u32) -> Option<Self> {
-        let entry = placed.entry;
-        let kind = entry.kind().filter(|kind| matches!(kind, EntryKind::Write | EntryKind::Trim))?;
-        (entry.is_last() && entry.image().0 == image).then(|| CommandEnd {
+        (ends_command(placed) && placed.entry.image().0 == image).then(|| CommandEnd {
             lsn: placed.lsn,
             time_ns: placed.time_ns,
-            is_trim: kind == EntryKind::Trim,
+            is_trim: placed.entry.kind() == Some(EntryKind::Trim),
         })
     }
 }

@@ -54,11 +54,7 @@ pub(in crate::volume) fn visit_commands(
     up_to: Lsn,
     mut visit: impl FnMut(HostCommand) -> bool,
 ) {
-    let first = first_record_after(entries, after);
-    for (line, of_record) in (first..entries.len()).map(|index| entries.record(index)) {
-        if line.lsn() > up_to {
-            return;
-        }
+    for (line, of_record) in entries.records_between(after, up_to).map(|index| entries.record(index)) {
         let mut ranges: Vec<(u64, u64)> = Vec::new();
         for placed in SegmentEntries::placed(line, of_record) {
             let (block, is_trim) = match placed.entry.kind() {
@@ -84,16 +80,6 @@ pub(in crate::volume) fn visit_commands(
             }
         }
     }
-}
-
-/// The index of the first record that may have an entry after `after`.
-fn first_record_after(entries: &SegmentEntries, after: Lsn) -> usize {
-    let (mut low, mut high) = (0, entries.len());
-    while low < high {
-        let middle = low + (high - low) / 2;
-        if entries.record(middle).0.end_lsn() > after { high = middle } else { low = middle + 1 }
-    }
-    low
 }
 
 /// A count of commands from a point, and where it ended.
@@ -229,7 +215,7 @@ impl Pool {
     fn only_image_in(&self, uuid: Uuid, sequence: SegmentSeq) -> Option<u32> {
         let first_lsn = self.log.borrow().geometry().first_lsn(sequence);
         let state = self.state.borrow();
-        let volume = state.catalog.volumes.iter().find(|volume| volume.uuid == uuid)?;
+        let volume = state.catalog.volume_with_uuid(uuid)?;
         let image = state.catalog.image(volume.image)?;
         (Lsn(image.born_lsn) < first_lsn).then_some(image.id)
     }
@@ -250,7 +236,7 @@ impl Pool {
         .await?;
         let state = self.state.borrow();
         for (uuid, name) in names.values_mut() {
-            if let Some(volume) = state.catalog.volumes.iter().find(|volume| volume.uuid == *uuid) {
+            if let Some(volume) = state.catalog.volume_with_uuid(*uuid) {
                 name.clone_from(&volume.name);
             }
         }

@@ -120,7 +120,7 @@ impl Pool {
             Err(error) => return Err(self.with_choices(error, named, Some(boundary.lsn)).await),
         };
         if let (Whose::Volume(uuid), Some(name)) = (whose, volume) {
-            match catalog.volumes.iter().find(|volume| volume.uuid == uuid) {
+            match catalog.volume_with_uuid(uuid) {
                 None => return Err(self.no_such_volume_then(name, &catalog, &named.text).await),
                 Some(then) if then.name != name => {
                     found.notes.push(format!("volume '{name}' had the name '{}' then", then.name));

@@ -232,8 +232,7 @@ impl Pool {
         let bound = working_set + 1;
         report.segments_bound = report.segments_bound.max(bound);
         // Read at most W+1 segments that end at P, and none from before the image's birth.
-        let oldest = SegmentSeq(newest.0.saturating_sub(working_set));
-        let oldest = oldest.max(geometry.sequence_of(born.plus(1))).min(newest);
+        let oldest = SegmentSeq(*self.segments_between(born, lsn).start());
         let (mut touched, mut entries_of) = (0, 0);
         let mut ahead = Ahead::new(newest, oldest);
         for sequence in (oldest.0..=newest.0).rev().map(SegmentSeq) {

@@ -1,6 +1,7 @@
 //! What a restore would read from where, before anything is done.
 //!
-//! The plan of an exact count builds the index of the point, as opening it would, and throws it away
+//! The plan of an exact count builds the index of the point, as opening it would, and throws it
+//! away
 //! again in pieces: it reads entries, and a few blocks to measure the archive, and changes nothing.
 //! A quick plan reads only the catalog of the point.
 
@@ -15,6 +16,7 @@ use crate::volume::catalog::{Catalog, CatalogVolume};
 use crate::volume::error::VolumeError;
 use crate::volume::history::point::NamedPoint;
 use crate::volume::history::point_info::{Place, PlaceBytes, PlanEstimate, PlanSegment, RestorePlan};
+use crate::volume::image::free::free;
 use crate::volume::image::index::{Index, Mapping};
 use crate::volume::pool::Pool;
 
@@ -76,7 +78,7 @@ impl Pool {
         }
         let mapped_bytes = index.as_ref().map_or(0, Index::mapped) * BLOCK_BYTES as u64;
         if let Some(index) = index.filter(|_| !unchanged) {
-            drop_in_pieces(index).await;
+            free(index).await;
         }
         let mut plan = RestorePlan {
             volume,
@@ -113,15 +115,9 @@ impl Pool {
 
     /// The segments whose entries opening a point reads: the window of each generation.
     fn windows_of(&self, catalog: &Catalog, source: &CatalogVolume, lsn: Lsn) -> BTreeSet<SegmentSeq> {
-        let geometry = self.log.borrow().geometry();
-        let mut segments = BTreeSet::new();
-        for generation in catalog.generations(source.image, lsn, |at| self.window_before(at)) {
-            let newest = geometry.sequence_of(generation.up_to);
-            let oldest = newest.0.saturating_sub(self.working_set_at(newest));
-            let oldest = oldest.max(geometry.sequence_of(generation.above).0);
-            segments.extend((oldest..=newest.0).map(SegmentSeq));
-        }
-        segments
+        let generations = catalog.generations(source.image, lsn, |at| self.window_before(at));
+        let windows = generations.iter().map(|one| self.segments_between(one.above, one.up_to));
+        windows.flatten().map(SegmentSeq).collect()
     }
 
     /// Counts the blocks of an index by their segments, in pieces.
@@ -197,13 +193,6 @@ struct Mapped {
     archived: Vec<(SegmentSeq, Mapping)>,
     uncertain: u64,
     uncertain_below: Lsn,
-}
-
-/// A large index is dropped in pieces: it has many nodes.
-async fn drop_in_pieces(mut index: Index) {
-    while !index.take_some(LEAVES_PER_TURN, |_| {}) {
-        yield_now().await;
-    }
 }
 
 fn add(sum: &mut PlaceBytes, segment: &PlanSegment) {

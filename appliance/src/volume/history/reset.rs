@@ -52,8 +52,10 @@ impl Pool {
         } else {
             self.past_state(origin.volume.uuid, &at).await?.0
         };
-        let done =
-            self.rebase(id, &to, RebaseKind::Reset, |_, _| self.check_not_expired(expiries, &at)).await?;
+        let done = self.rebase(id, &to, RebaseKind::Reset, |_, _| {
+            self.check_not_expired(expiries, format_args!("{} was being opened", at.point))
+        });
+        let done = done.await?;
         recovery::stable(&self.log, done.lsn.plus(1)).await?;
         self.volume(id).ok_or(VolumeError::NoSuchVolume { name })
     }

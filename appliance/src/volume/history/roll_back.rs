@@ -1,8 +1,10 @@
-//! Rolls a volume back in place: from now on it shows, and goes on from, its state at a point of the
+//! Rolls a volume back in place: from now on it shows, and goes on from, its state at a point of
+//! the
 //! past.
 //!
 //! **What a host sees.** The same namespace, with other contents, from one command to the next. A
-//! command that was submitted before the change belongs to the old state, every later one to the new
+//! command that was submitted before the change belongs to the old state, every later one to the
+//! new
 //! state. What a host keeps in its caches is not known here, so the caller refuses while a host is
 //! connected, unless the operator insists.
 //!
@@ -57,8 +59,8 @@ impl Pool {
         }
         let mut before = None;
         let done = self.rebase(id, &to, RebaseKind::RollBack, |catalog, _| {
-            self.check_not_expired(expiries, &at)?;
-            let entry = catalog.volumes.iter().find(|known| known.uuid == uuid);
+            self.check_not_expired(expiries, format_args!("{} was being opened", at.point))?;
+            let entry = catalog.volume_with_uuid(uuid);
             let name = entry.map(|known| known.name.clone());
             let name = name.ok_or_else(|| VolumeError::NoSuchVolume { name: volume.clone() })?;
             let snapshot = snapshot_before(catalog, &self.log.borrow(), &name);
@@ -106,7 +108,7 @@ impl Pool {
         at: &ResolvedPoint,
     ) -> Result<(PastState, ScanReport), VolumeError> {
         let catalog = self.catalog_at(Lsn(at.lsn)).await?;
-        let Some(source) = catalog.volumes.iter().find(|volume| volume.uuid == uuid).cloned() else {
+        let Some(source) = catalog.volume_with_uuid(uuid).cloned() else {
             return Err(VolumeError::NoSuchPoint {
                 point: at.point.clone(),
                 reason: self.why_not_then(uuid),
@@ -137,19 +139,6 @@ impl Pool {
         Ok((state, report))
     }
 
-    /// Refuses a state if parts of the archive expired while it was looked up.
-    pub(in crate::volume) fn check_not_expired(
-        &self,
-        expiries: u64,
-        at: &ResolvedPoint,
-    ) -> Result<(), VolumeError> {
-        if self.expiries() == expiries {
-            return Ok(());
-        }
-        let reason = format!("parts of the archive expired while {} was being opened; try again", at.point);
-        Err(VolumeError::Busy { reason })
-    }
-
     /// Refuses a state of which blocks are only in an archive that does not answer.
     pub(in crate::volume) fn check_reachable(&self, volume: &str, to: &PastState) -> Result<(), VolumeError> {
         let Err(VolumeError::ArchiveAway { reason }) = self.check_reached() else { return Ok(()) };
@@ -170,7 +159,7 @@ impl Pool {
     /// Why there is no volume with a UUID at a point: when the present one was made.
     fn why_not_then(&self, uuid: Uuid) -> String {
         let state = self.state.borrow();
-        let volume = state.catalog.volumes.iter().find(|volume| volume.uuid == uuid);
+        let volume = state.catalog.volume_with_uuid(uuid);
         volume.map_or_else(
             || "the volume did not exist then".to_owned(),
             |volume| {

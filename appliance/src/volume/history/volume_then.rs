@@ -22,7 +22,7 @@ pub(in crate::volume) struct VolumeThen {
 impl VolumeThen {
     /// The volume of a UUID in a catalog.
     pub(in crate::volume) fn of(catalog: &Catalog, uuid: Uuid) -> Option<Self> {
-        let volume = catalog.volumes.iter().find(|volume| volume.uuid == uuid)?;
+        let volume = catalog.volume_with_uuid(uuid)?;
         let image = catalog.image(volume.image);
         Some(VolumeThen {
             name: volume.name.clone(),

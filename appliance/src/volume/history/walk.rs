@@ -33,6 +33,7 @@ use crate::volume::history::entry_cache::EntryCache;
 use crate::volume::history::past::{Nowhere, ScanReport};
 pub(in crate::volume) use crate::volume::history::past_volume::PastVolume;
 use crate::volume::history::reigns::VolumeThen;
+use crate::volume::image::free::free;
 use crate::volume::image::index::{Index, IndexBuilder, Mapping, RangeSet};
 use crate::volume::manage::operations::VOLUME_BLOCKS_MAX;
 use crate::volume::pool::Pool;
@@ -45,8 +46,6 @@ const PIECE_RECORDS: usize = 16;
 const PIECE_BLOCKS: usize = 1024;
 /// How many leaves of a rebuilt or emptied range are looked at in one piece.
 const PIECE_LEAVES: usize = 4;
-/// How many leaves are freed in one piece.
-const PIECE_LEAVES_FREED: usize = 256;
 
 /// What a move cost.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -127,7 +126,8 @@ impl Move {
         }
     }
 
-    /// The blocks of an entry, within what any volume can have; `None` if it is none of the image's.
+    /// The blocks of an entry, within what any volume can have; `None` if it is none of the
+    /// image's.
     fn blocks_of(&mut self, placed: &PlacedEntry) -> Option<(EntryKind, u64, u64)> {
         self.report.entries += 1;
         let entry = placed.entry;
@@ -206,7 +206,7 @@ impl Pool {
         at: Lsn,
     ) -> Result<(PastVolume, WalkReport), VolumeError> {
         let (then, catalog) = self.volume_then(uuid, at).await?;
-        let volume = catalog.volumes.iter().find(|volume| volume.uuid == uuid);
+        let volume = catalog.volume_with_uuid(uuid);
         let volume: CatalogVolume = volume.cloned().ok_or_else(|| not_there(&then, at))?;
         let (index, scan) = self.index_at(&catalog, &volume, at).await?;
         let known_below = catalog.uncertain_below(then.image, at);
@@ -258,7 +258,7 @@ impl Pool {
             if let Some(touched) = touched {
                 touched.insert(0, opened.then().size_blocks.max(past.then().size_blocks));
             }
-            release(std::mem::replace(past, opened).into_index()).await;
+            free(std::mem::replace(past, opened).into_index()).await;
             return Ok(report);
         };
         if let (Some(touched), Some(of_move)) = (touched, &moved.touched) {
@@ -266,7 +266,7 @@ impl Pool {
         }
         moved.report.segments_read += cache.loads() - loads;
         let there = PastVolume::known(then, catalog, to, moved.index, uncertain_below);
-        release(std::mem::replace(past, there).into_index()).await;
+        free(std::mem::replace(past, there).into_index()).await;
         Ok(moved.report)
     }
 
@@ -278,7 +278,8 @@ impl Pool {
         last.0 - first.0 <= self.working_set_at(last) + 1 && (is_forward || past.uncertain_below().0 == 0)
     }
 
-    /// Moves over the entries between. Returns what the catalog has there; `None` if the volume must
+    /// Moves over the entries between. Returns what the catalog has there; `None` if the volume
+    /// must
     /// be opened anew.
     async fn pass(
         &self,
@@ -449,14 +450,7 @@ async fn empty(index: &mut Index, block: u64, len_blocks: u64) {
         index.note_gone(gone);
         yield_now().await;
     }
-    release(piece).await;
-}
-
-/// Frees an index in pieces.
-pub(in crate::volume) async fn release(mut index: Index) {
-    while !index.drop_some(PIECE_LEAVES_FREED) {
-        yield_now().await;
-    }
+    free(piece).await;
 }
 
 fn not_there(then: &VolumeThen, at: Lsn) -> VolumeError {

@@ -45,7 +45,7 @@ impl Pool {
         let mut swapped = None;
         let lsn = self
             .change(|catalog, _| {
-                let known = catalog.volumes.iter().find(|volume| volume.uuid == origin.uuid);
+                let known = catalog.volume_with_uuid(origin.uuid);
                 let Some(other) = known.map(|volume| volume.name.clone()) else {
                     let reason = format!(
                         "the origin of '{name}', which was '{}', was deleted; `varve volume rename` gives the clone its name",
@@ -72,7 +72,8 @@ impl Pool {
         Ok([info(id)?, info(other_id)?])
     }
 
-    /// Gives volumes the names that the catalog says, in the turn of its change, and waits until that
+    /// Gives volumes the names that the catalog says, in the turn of its change, and waits until
+    /// that
     /// is stable.
     async fn put_names_in_force(&self, names: &[(VolumeId, &str)], lsn: Lsn) -> Result<(), VolumeError> {
         {

@@ -265,13 +265,7 @@ impl Pool {
         let snapshot = CatalogSnapshot { name: Arc::from(name.as_str()), lsn: at.lsn, time_ns: at.time_ns };
         let lsn = self
             .change(|catalog, _| {
-                if self.expiries() != expiries {
-                    let reason = format!(
-                        "parts of the archive expired while {} was being looked up; try again",
-                        point.text
-                    );
-                    return Err(VolumeError::Busy { reason });
-                }
+                self.check_not_expired(expiries, format_args!("{} was being looked up", point.text))?;
                 insert_snapshot(catalog, &snapshot)
             })
             .await?;
@@ -302,7 +296,8 @@ impl Pool {
         self.state.borrow().catalog.snapshots.iter().map(|snapshot| (&snapshot).into()).collect()
     }
 
-    /// The snapshots: a copy that shares its pages, so it costs one reference and may be read on any
+    /// The snapshots: a copy that shares its pages, so it costs one reference and may be read on
+    /// any
     /// thread.
     pub(crate) fn snapshot_table(&self) -> Snapshots {
         self.state.borrow().catalog.snapshots.clone()

@@ -11,7 +11,7 @@ use crate::log::{Lsn, recovery};
 use crate::reactor::yield_now;
 use crate::volume::error::VolumeError;
 use crate::volume::history::point::Point;
-use crate::volume::history::walk::release;
+use crate::volume::image::free::free;
 use crate::volume::image::index::Mapping;
 use crate::volume::image::volume::Volume;
 use crate::volume::info::{RollBackInfo, VolumeInfo};
@@ -89,7 +89,7 @@ impl Pool {
         let session = self.session(session)?;
         let member = member_of(&session);
         let state = self.state.borrow();
-        let volume = state.catalog.volumes.iter().find(|volume| volume.uuid == member.source);
+        let volume = state.catalog.volume_with_uuid(member.source);
         let name = volume.map(|volume| volume.name.clone());
         name.ok_or_else(|| VolumeError::Invalid {
             what: "commit",
@@ -139,7 +139,7 @@ impl Pool {
             });
             yield_now().await;
         }
-        release(index).await;
+        free(index).await;
         if ahead.is_empty() {
             return Ok(());
         }

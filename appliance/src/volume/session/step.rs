@@ -75,7 +75,7 @@ impl Pool {
     pub(super) fn clone_of(&self, session: &CatalogSession) -> Result<CloneNow, VolumeError> {
         let SessionMember { clone, .. } = member_of(session);
         let state = self.state.borrow();
-        let volume = state.catalog.volumes.iter().find(|volume| volume.uuid == *clone);
+        let volume = state.catalog.volume_with_uuid(*clone);
         let id = volume.and_then(|volume| state.volumes.find(&volume.name));
         let found = id.and_then(|id| Some((id, state.volumes.get(id)?)));
         let (id, volume) = found.ok_or_else(|| VolumeError::NoSuchVolume { name: session.name.clone() })?;
@@ -187,13 +187,7 @@ impl Pool {
         let changed = changed.ranges(state.size_blocks.max(clone.size_blocks));
         let moved = Instant::now();
         let done = self.rebase(clone.id, &state, RebaseKind::Reset, |catalog, _| {
-            if self.expiries() != expiries {
-                let reason = format!(
-                    "parts of the archive expired while session '{}' was moved; try again",
-                    session.name
-                );
-                return Err(VolumeError::Busy { reason });
-            }
+            self.check_not_expired(expiries, format_args!("session '{}' was moved", session.name))?;
             let is_same = |volume: &Volume| volume.changed_lsn() == clone.changed_lsn;
             if !self.state.borrow().volumes.get(clone.id).is_some_and(is_same) {
                 let reason =

@@ -1,6 +1,7 @@
 //! The operations of the management plane on the pool's geometry: the length of the working set,
 //! and new slots on the device.
 
+use std::ops::RangeInclusive;
 use std::rc::Rc;
 
 use crate::dma::BLOCK_BYTES;
@@ -215,6 +216,15 @@ impl Pool {
     pub(in crate::volume) fn working_set_at(&self, sequence: SegmentSeq) -> u64 {
         let changes = &self.state.borrow().catalog.working_sets;
         reach(changes, sequence).unwrap_or_else(|| self.log.borrow().geometry().working_set)
+    }
+
+    /// The segments of which entries count for a point: the W+1 that end at `up_to`, without those
+    /// that have none after `above`.
+    pub(in crate::volume) fn segments_between(&self, above: Lsn, up_to: Lsn) -> RangeInclusive<u64> {
+        let geometry = self.log.borrow().geometry();
+        let newest = geometry.sequence_of(up_to);
+        let oldest = newest.0.saturating_sub(self.working_set_at(newest));
+        oldest.max(geometry.sequence_of(above.plus(1)).0).min(newest.0)..=newest.0
     }
 
     /// The LSN before the segments that determine the state at a point: the W+1 that end there.
