@@ -9,6 +9,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::content::Lists;
 use super::{Catalog, CatalogImage, CatalogSession, CatalogSnapshot, CatalogVolume, GoneImage, Shared};
 
 /// The version of this format.
@@ -91,19 +92,18 @@ impl CatalogChange {
         if let Some(rest) = self.rest {
             catalog.replace_rest(*rest);
         }
-        catalog.change_lists(|volumes, images, gone_images, snapshots, sessions, deleted_synchs| {
-            apply_to(volumes, self.volumes, |volume| volume.image);
-            apply_to(images, self.images, |image| image.id);
-            apply_to(gone_images, self.gone_images, |image| image.id);
-            apply_to(sessions, self.sessions, CatalogSession::key);
-            apply_to(deleted_synchs, self.deleted_synchs, |lsn| *lsn);
-            for name in &self.snapshots.gone {
-                snapshots.remove(name);
-            }
-            for snapshot in &self.snapshots.set {
-                snapshots.insert(snapshot);
-            }
-        });
+        let Lists { volumes, images, gone_images, snapshots, sessions, deleted_synchs } = catalog.lists();
+        apply_to(volumes, self.volumes, |volume| volume.image);
+        apply_to(images, self.images, |image| image.id);
+        apply_to(gone_images, self.gone_images, |image| image.id);
+        apply_to(sessions, self.sessions, CatalogSession::key);
+        apply_to(deleted_synchs, self.deleted_synchs, |lsn| *lsn);
+        for name in &self.snapshots.gone {
+            snapshots.remove(name);
+        }
+        for snapshot in &self.snapshots.set {
+            snapshots.insert(snapshot);
+        }
     }
 }
 
@@ -228,9 +228,7 @@ mod tests {
                 catalog.add_image(image(id, 0));
             }
             1 => {
-                catalog.change_lists(|volumes, _, _, _, _, _| {
-                    volumes.retain(|volume| volume.image % 5 != number % 5);
-                });
+                catalog.lists().volumes.retain(|volume| volume.image % 5 != number % 5);
                 catalog.prune_images(Lsn(9), Lsn::MAX, |_| Lsn(0));
             }
             2 => {
@@ -248,15 +246,12 @@ mod tests {
                 let session = session(number % 40, u64::from(number));
                 let key = session.key();
                 let is_it = |known: &CatalogSession| known.key() == key;
-                catalog.change_lists(|_, _, _, _, sessions, _| {
-                    if sessions.change(is_it, |known| *known = session.clone()).is_none() {
-                        sessions.push(session);
-                    }
-                });
+                let Lists { sessions, .. } = catalog.lists();
+                if sessions.change(is_it, |known| *known = session.clone()).is_none() {
+                    sessions.push(session);
+                }
             }
-            8 => catalog.change_lists(|_, _, _, _, sessions, _| {
-                sessions.retain(|known| known.at % 3 != u64::from(number % 3));
-            }),
+            8 => catalog.lists().sessions.retain(|known| known.at % 3 != u64::from(number % 3)),
             6 if number.is_multiple_of(3) => catalog.forget_deleted_synchs_if(|lsn| lsn % 2 != 0),
             6 if catalog.deleted_synchs.iter().all(|&lsn| lsn != u64::from(number)) => {
                 catalog.add_deleted_synch(Lsn(u64::from(number)));
@@ -291,14 +286,13 @@ mod tests {
             // What is removed and added again, which no pool does with one key, is at another
             // place.
             for catalog in [&mut replayed, &mut catalog] {
-                catalog.change_lists(|_, _, _, _, sessions, deleted_synchs| {
-                    let mut all: Vec<CatalogSession> = sessions.iter().cloned().collect();
-                    all.sort_by_key(CatalogSession::key);
-                    *sessions = all.into_iter().collect();
-                    let mut all: Vec<u64> = deleted_synchs.iter().copied().collect();
-                    all.sort_unstable();
-                    *deleted_synchs = all.into_iter().collect();
-                });
+                let Lists { sessions, deleted_synchs, .. } = catalog.lists();
+                let mut all: Vec<CatalogSession> = sessions.iter().cloned().collect();
+                all.sort_by_key(CatalogSession::key);
+                *sessions = all.into_iter().collect();
+                let mut all: Vec<u64> = deleted_synchs.iter().copied().collect();
+                all.sort_unstable();
+                *deleted_synchs = all.into_iter().collect();
             }
             prop_assert_eq!(replayed, catalog);
         }
