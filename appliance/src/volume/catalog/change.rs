@@ -2,7 +2,7 @@
 //! removed, each by its key. Applying it twice gives the same result, so a reader may start from
 //! any catalog before it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::Arc;
 
@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::content::Lists;
-use super::{Catalog, CatalogImage, CatalogSession, CatalogSnapshot, CatalogVolume, GoneImage, Shared};
+use super::shared::Keyed;
+use super::{Catalog, CatalogImage, CatalogSession, CatalogSnapshot, CatalogVolume, GoneImage, Key, Shared};
 
 /// The version of this format.
 const CHANGE_VERSION: u32 = 1;
@@ -93,11 +94,12 @@ impl CatalogChange {
             catalog.replace_rest(*rest);
         }
         let Lists { volumes, images, gone_images, snapshots, sessions, deleted_synchs } = catalog.lists();
-        apply_to(volumes, self.volumes, |volume| volume.image);
-        apply_to(images, self.images, |image| image.id);
-        apply_to(gone_images, self.gone_images, |image| image.id);
-        apply_to(sessions, self.sessions, CatalogSession::key);
-        apply_to(deleted_synchs, self.deleted_synchs, |lsn| *lsn);
+        let id = |id: &u32| Key::Id(u64::from(*id));
+        apply_to(volumes, self.volumes, id, |volume| volume.image);
+        apply_to(images, self.images, id, |image| image.id);
+        apply_to(gone_images, self.gone_images, id, |image| image.id);
+        apply_to(sessions, self.sessions, |uuid| Key::Uuid(*uuid), CatalogSession::key);
+        apply_to(deleted_synchs, self.deleted_synchs, |lsn| Key::Id(*lsn), |lsn| *lsn);
         for name in &self.snapshots.gone {
             snapshots.remove(name);
         }
@@ -121,18 +123,18 @@ fn entries<T: Clone + PartialEq, K: Copy + Eq + Hash>(
     Entries { set, gone }
 }
 
-fn apply_to<T: Clone + Serialize, K: Copy + Eq + Hash>(
+fn apply_to<T: Clone + Serialize + Keyed, K>(
     list: &mut Shared<T>,
     change: Entries<T, K>,
-    key: impl Fn(&T) -> K,
+    key: impl Fn(&K) -> Key,
+    key_of: impl Fn(&T) -> K,
 ) {
-    if !change.gone.is_empty() {
-        let gone: HashSet<K> = change.gone.into_iter().collect();
-        list.retain(|entry| !gone.contains(&key(entry)));
+    for gone in &change.gone {
+        while list.remove(&key(gone)) {}
     }
     for entry in change.set {
-        let is_known = list.change(|known| key(known) == key(&entry), |known| *known = entry.clone());
-        if is_known.is_none() {
+        let key = key(&key_of(&entry));
+        if list.change(&key, |known| *known = entry.clone()).is_none() {
             list.push(entry);
         }
     }
@@ -232,7 +234,10 @@ mod tests {
                 catalog.prune_images(Lsn(9), Lsn::MAX, |_| Lsn(0));
             }
             2 => {
-                catalog.change_volume(|_| true, |volume| volume.size_blocks += 1);
+                let first = catalog.volumes.iter().next().map(|volume| volume.name.clone());
+                if let Some(name) = first {
+                    catalog.change_volume(&name, |volume| volume.size_blocks += 1);
+                }
             }
             3 => catalog.add_snapshot(&CatalogSnapshot {
                 name: Arc::from(format!("s{}", number % 300)),
@@ -245,9 +250,8 @@ mod tests {
             7 => {
                 let session = session(number % 40, u64::from(number));
                 let key = session.key();
-                let is_it = |known: &CatalogSession| known.key() == key;
                 let Lists { sessions, .. } = catalog.lists();
-                if sessions.change(is_it, |known| *known = session.clone()).is_none() {
+                if sessions.change(&Key::Uuid(key), |known| *known = session.clone()).is_none() {
                     sessions.push(session);
                 }
             }

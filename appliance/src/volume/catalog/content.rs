@@ -13,7 +13,7 @@ use super::entries::{CatalogImage, CatalogVolume, Cut, GoneImage};
 use super::ownership::Ownership;
 use super::ranges::{add_range, join_ranges};
 use super::sessions::CatalogSession;
-use super::shared::Shared;
+use super::shared::{Key, Shared};
 use super::snapshots::{CatalogSnapshot, Snapshots};
 use super::text::CATALOG_VERSION;
 use super::working_sets;
@@ -132,16 +132,25 @@ impl Catalog {
 
     /// Removes a volume. Returns whether it existed.
     pub(in crate::volume) fn remove_volume(&mut self, name: &str) -> bool {
-        self.volumes.remove(|volume| volume.name == name)
+        self.volumes.remove(&Key::name(name))
     }
 
-    /// Changes the first volume that `find` accepts; `None` if there is none.
+    /// Changes the volume of a name; `None` if there is none.
     pub(in crate::volume) fn change_volume(
         &mut self,
-        find: impl Fn(&CatalogVolume) -> bool,
+        name: &str,
         change: impl FnOnce(&mut CatalogVolume),
     ) -> Option<()> {
-        self.volumes.change(find, change)
+        self.volumes.change(&Key::name(name), change)
+    }
+
+    /// Changes the volume of an image; `None` if there is none.
+    pub(in crate::volume) fn change_volume_of_image(
+        &mut self,
+        image: u32,
+        change: impl FnOnce(&mut CatalogVolume),
+    ) -> Option<()> {
+        self.volumes.change(&Key::Id(u64::from(image)), change)
     }
 
     /// Adds a session; its name is new.
@@ -155,12 +164,12 @@ impl Catalog {
         name: &str,
         change: impl FnOnce(&mut CatalogSession) -> R,
     ) -> Option<R> {
-        self.sessions.change(|session| session.name == name, change)
+        self.sessions.change(&Key::name(name), change)
     }
 
     /// Removes the session of a name. Returns whether it existed.
     pub(in crate::volume) fn remove_session(&mut self, name: &str) -> bool {
-        self.sessions.remove(|session| session.name == name)
+        self.sessions.remove(&Key::name(name))
     }
 
     /// Removes the sessions for which `keep` is false.
@@ -173,18 +182,18 @@ impl Catalog {
         self.images.push(image);
     }
 
-    /// Changes the first image that `find` accepts; `None` if there is none.
+    /// Changes an image; `None` if there is none.
     pub(in crate::volume) fn change_image(
         &mut self,
-        find: impl Fn(&CatalogImage) -> bool,
+        id: u32,
         change: impl FnOnce(&mut CatalogImage),
     ) -> Option<()> {
-        self.images.change(find, change)
+        self.images.change(&Key::Id(u64::from(id)), change)
     }
 
     /// Removes an image.
     pub(in crate::volume) fn remove_image(&mut self, id: u32) {
-        self.images.remove(|image| image.id == id);
+        self.images.remove(&Key::Id(u64::from(id)));
     }
 
     /// Takes the next image id, if it is at most `last`.
@@ -306,7 +315,7 @@ impl Catalog {
         let Some(known) = self.image(image.id) else { return self.images.push(image.clone()) };
         let learned = known.with_older(image);
         if *known != learned {
-            self.images.change(|known| known.id == image.id, |known| *known = learned.clone());
+            self.change_image(image.id, |known| *known = learned);
         }
     }
 
@@ -326,6 +335,32 @@ impl Catalog {
         }
         self.gone_images.drop_first(self.gone_images.len().saturating_sub(GONE_IMAGES_MAX));
         self.images.retain(|image| needed.contains(image.id));
+    }
+
+    /// The same for one image, whose volume is gone, and its ancestors: the others are not looked
+    /// at.
+    pub(in crate::volume) fn prune_lineage(
+        &mut self,
+        image: u32,
+        gone_lsn: Lsn,
+        newest: Lsn,
+        window: impl Fn(Lsn) -> Lsn,
+    ) {
+        let mut next = self.image(image).cloned();
+        let mut gone = Vec::new();
+        // Each image is looked at once, even if a damaged catalog has a circle.
+        for _ in 0..self.images.len() {
+            let Some(image) = next.take() else { break };
+            if !self.is_needed(image.id, newest, &window) {
+                self.remove_image(image.id);
+                gone.extend(self.gone_image(&image, gone_lsn));
+            }
+            next = image.parent.and_then(|parent| self.image(parent.image).cloned());
+        }
+        for gone in gone.into_iter().rev() {
+            self.gone_images.push(gone);
+        }
+        self.gone_images.drop_first(self.gone_images.len().saturating_sub(GONE_IMAGES_MAX));
     }
 
     /// Forgets deleted images without remaining points: none of the segments in which they existed

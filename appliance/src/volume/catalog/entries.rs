@@ -7,6 +7,7 @@ use crate::log::{Lsn, SegmentSeq};
 use crate::volume::info::{ImageParent, SnapshotInfo, VolumeOrigin};
 
 use super::CatalogSnapshot;
+use super::shared::{Key, Keyed, Keys};
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants a reference")]
 fn is_zero(value: &u64) -> bool {
@@ -63,6 +64,32 @@ pub(crate) struct ResidentPart {
     /// that end at a point.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) only_from: Option<u64>,
+}
+
+impl Keyed for CatalogVolume {
+    fn keys(&self) -> Keys {
+        [Key::Id(u64::from(self.image)), Key::Uuid(self.uuid), Key::name(&self.name)].into_iter().collect()
+    }
+}
+
+impl Keyed for CatalogImage {
+    fn keys(&self) -> Keys {
+        let parent = self.parent.map(|parent| Key::Parent(parent.image));
+        std::iter::once(Key::Id(u64::from(self.id))).chain(parent).collect()
+    }
+}
+
+impl Keyed for GoneImage {
+    fn keys(&self) -> Keys {
+        [Key::Id(u64::from(self.id)), Key::Parent(self.parent.image)].into_iter().collect()
+    }
+}
+
+/// The position of a deleted synch.
+impl Keyed for u64 {
+    fn keys(&self) -> Keys {
+        std::iter::once(Key::Id(*self)).collect()
+    }
 }
 
 impl CatalogImage {

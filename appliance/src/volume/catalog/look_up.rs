@@ -4,20 +4,31 @@ use uuid::Uuid;
 
 use crate::log::{Lsn, SegmentSeq};
 
-use super::{Catalog, CatalogImage, CatalogVolume};
+use super::{Catalog, CatalogImage, CatalogVolume, Key};
 
 impl Catalog {
     pub(in crate::volume) fn volume(&self, name: &str) -> Option<&CatalogVolume> {
-        self.volumes.iter().find(|volume| volume.name == name)
+        self.volumes.get(&Key::name(name))
     }
 
     /// The volume with a UUID: names may be given to other volumes.
     pub(in crate::volume) fn volume_with_uuid(&self, uuid: Uuid) -> Option<&CatalogVolume> {
-        self.volumes.iter().find(|volume| volume.uuid == uuid)
+        self.volumes.get(&Key::Uuid(uuid))
+    }
+
+    /// The volume of an image.
+    pub(in crate::volume) fn volume_of_image(&self, image: u32) -> Option<&CatalogVolume> {
+        self.volumes.get(&Key::Id(u64::from(image)))
     }
 
     pub(in crate::volume) fn image(&self, id: u32) -> Option<&CatalogImage> {
-        self.images.iter().find(|image| image.id == id)
+        self.images.get(&Key::Id(u64::from(id)))
+    }
+
+    /// Whether an image was made from this one, and is still known.
+    pub(in crate::volume) fn has_children(&self, image: u32) -> bool {
+        let key = Key::Parent(image);
+        self.images.get(&key).is_some() || self.gone_images.get(&key).is_some()
     }
 
     /// Whether the pool was recovered at this position of a segment, so that nothing follows it.

@@ -10,8 +10,9 @@
 //! | `look_up` | what it says of one volume, image or position |
 //! | `images` | which images volumes need |
 //! | `text` | the text of a whole catalog, and the bound of its length |
-//! | `shared` | a list whose copies share entries: volumes and images |
-//! | `paged`, `snapshots` | a map whose copies share pages; the snapshots in two of them |
+//! | `tree` | a map whose copies share nodes |
+//! | `shared` | a list whose copies share entries, which are found by keys: volumes and images |
+//! | `snapshots` | the snapshots, by name and by position |
 //! | `sessions`, `session_list` | sessions on points of the past; looking them up |
 //! | `change` | the difference between two catalogs |
 //! | `ownership` | the pool's claim on its archive |
@@ -35,7 +36,6 @@ mod images;
 mod logged;
 mod look_up;
 mod ownership;
-mod paged;
 mod present;
 mod ranges;
 mod session_list;
@@ -45,6 +45,7 @@ mod snapshots;
 #[cfg(test)]
 mod tests;
 mod text;
+mod tree;
 mod working_sets;
 
 pub(super) use change::CatalogChange;
@@ -59,7 +60,7 @@ pub use ownership::Ownership;
 pub(super) use present::PresentCatalog;
 pub(crate) use sessions::{CatalogSession, SessionMember, SessionVerdict};
 pub use sessions::{SESSIONS_MAX, VERDICTS_MAX, Verdict};
-pub(crate) use shared::Shared;
+pub(crate) use shared::{Key, Shared};
 pub(crate) use snapshots::CatalogSnapshot;
 pub(crate) use snapshots::Snapshots;
 pub(super) use working_sets::{longest_reach, reach};

@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::shared::{Key, Keyed, Keys};
 use crate::log::Lsn;
 
 /// The maximum number of sessions in a pool.
@@ -58,6 +59,12 @@ pub enum Verdict {
     Bad,
     /// It cannot be said.
     Skip,
+}
+
+impl Keyed for CatalogSession {
+    fn keys(&self) -> Keys {
+        [Key::Uuid(self.key()), Key::name(&self.name)].into_iter().collect()
+    }
 }
 
 impl CatalogSession {

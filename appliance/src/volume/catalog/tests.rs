@@ -178,9 +178,9 @@ fn what_was_uncertain_in_its_parent_stays_so_in_a_clone() {
     assert_eq!(catalog.uncertain_below(2, Lsn::MAX), Lsn(510));
     assert_eq!(catalog.inherited_uncertain_below(2), Lsn(510));
     // A hydrated image does not depend on its ancestors; its own catalog entry has the limit.
-    catalog.images.change(|image| image.id == 2, |image| image.hydrated_lsn = Some(2500));
+    catalog.change_image(2, |image| image.hydrated_lsn = Some(2500));
     assert_eq!(catalog.uncertain_below(2, Lsn::MAX), Lsn(0));
-    catalog.images.change(|image| image.id == 2, |image| image.uncertain_below = 510);
+    catalog.change_image(2, |image| image.uncertain_below = 510);
     assert_eq!(catalog.uncertain_below(2, Lsn::MAX), Lsn(510));
     for version in [1, 2] {
         let text = catalog.encode(version);

@@ -178,10 +178,7 @@ impl Pool {
                     Some((_, report)) => report.uncertain_below,
                     None => self.known_uncertain_below(source.image),
                 };
-                now.change_image(
-                    |known| known.id == image,
-                    |image| image.uncertain_below = uncertain_below.0,
-                );
+                now.change_image(image, |image| image.uncertain_below = uncertain_below.0);
                 let clone = CatalogVolume {
                     name: name.clone(),
                     uuid,

@@ -390,7 +390,7 @@ impl Pool {
             self.visit_catalogs(sequence, &known, |catalog, lsn| {
                 if lsn > born && found.is_none() && seen < CREATING_EVENTS_MAX {
                     seen += 1;
-                    found = catalog.volumes.iter().any(|then| then.uuid == volume.uuid).then_some(lsn);
+                    found = catalog.volume_with_uuid(volume.uuid).map(|_| lsn);
                 }
             })
             .await?;

@@ -94,7 +94,7 @@ impl Pool {
             let Some(ImageParent { image, lsn }) = parent else { break };
             let lsn = Lsn(lsn);
             let catalog = self.catalog_at(lsn).await?;
-            let Some(volume) = catalog.volumes.iter().find(|volume| volume.image == image).cloned() else {
+            let Some(volume) = catalog.volume_of_image(image).cloned() else {
                 break;
             };
             if volume.uuid != uuid {

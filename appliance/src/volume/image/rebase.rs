@@ -174,24 +174,21 @@ impl Pool {
         let is_independent = is_roll_back && inherited_blocks == 0 && !keeps_all;
         let only_from = is_independent.then_some(head.0);
         let part = (!resident.is_empty() && !keeps_all).then_some(ResidentPart { above: above.0, only_from });
-        catalog.change_image(
-            |known| known.id == image,
-            |known| {
-                *known = CatalogImage {
-                    id: image,
-                    parent,
-                    born_lsn: head.0,
-                    hydrated_lsn: if part.is_none() { only_from } else { None },
-                    uncertain_below: to.uncertain_below.0,
-                    hydrating: is_roll_back && !is_independent && !keeps_all,
-                    resident: part,
-                };
-            },
-        );
-        let entry = catalog.volumes.iter().find(|volume| volume.image == of).cloned().ok_or_else(gone)?;
+        catalog.change_image(image, |known| {
+            *known = CatalogImage {
+                id: image,
+                parent,
+                born_lsn: head.0,
+                hydrated_lsn: if part.is_none() { only_from } else { None },
+                uncertain_below: to.uncertain_below.0,
+                hydrating: is_roll_back && !is_independent && !keeps_all,
+                resident: part,
+            };
+        });
+        let entry = catalog.volume_of_image(of).cloned().ok_or_else(gone)?;
         let entry = CatalogVolume { image, size_blocks: to.size_blocks, ..entry };
         if keeps_image {
-            catalog.change_volume(|volume| volume.image == of, |volume| *volume = entry);
+            catalog.change_volume_of_image(of, |volume| *volume = entry);
         } else {
             // A change stores volumes by their images: a new image is a new entry, at the end.
             catalog.remove_volume(&entry.name);
@@ -208,16 +205,19 @@ impl Pool {
         let resident: u64 = plan.resident.values().sum();
         log.note_live_in(&plan.resident);
         let uncertain_below = state.catalog.uncertain_below(plan.image, lsn);
+        let outgoing = state.volumes.rebase(
+            id,
+            Rebased {
+                image: ImageId(plan.image),
+                size_blocks: to.size_blocks,
+                index: to.index.clone(),
+                resident_above: plan.above,
+                resident,
+                inherits: plan.inherits,
+                changed_lsn: lsn,
+            },
+        );
         let volume = state.volumes.get_mut(id).expect("it was there in this turn");
-        let outgoing = volume.rebase(Rebased {
-            image: ImageId(plan.image),
-            size_blocks: to.size_blocks,
-            index: to.index.clone(),
-            resident_above: plan.above,
-            resident,
-            inherits: plan.inherits,
-            changed_lsn: lsn,
-        });
         volume.set_uncertain_below(uncertain_below);
         if volume.is_thin() {
             state.capacity.remove_thin(outgoing.resident);
@@ -283,10 +283,8 @@ impl Pool {
 
 /// Whether an image inherits everything that it has, and nothing was made from it.
 fn is_childless(catalog: &Catalog, image: u32) -> bool {
-    let is_parent = |parent: ImageParent| parent.image == image;
     catalog.image(image).is_some_and(|known| known.independent_from().is_none() && known.resident.is_none())
-        && !catalog.images.iter().any(|known| known.parent.is_some_and(is_parent))
-        && !catalog.gone_images.iter().any(|gone| is_parent(gone.parent))
+        && !catalog.has_children(image)
 }
 
 impl State {

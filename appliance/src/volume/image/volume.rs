@@ -496,7 +496,7 @@ impl Volume {
     /// Shows another state of the past from now on: replaces image, size and index, and what
     /// belongs to them. Id, name and counters of I/O stay. The caller has counted the new resident
     /// blocks in their segments, and buries what is returned.
-    pub(in crate::volume) fn rebase(&mut self, to: Rebased) -> Outgoing {
+    pub(super) fn rebase(&mut self, to: Rebased) -> Outgoing {
         let index = std::mem::replace(&mut self.index, VolumeIndex::Ready(to.index));
         let outgoing = Outgoing {
             index: match index {
@@ -523,12 +523,12 @@ impl Volume {
     }
 
     /// Gives it another name.
-    pub(in crate::volume) fn rename(&mut self, name: String) {
+    pub(super) fn rename(&mut self, name: String) {
         self.name = name;
     }
 
     /// Sets a larger size.
-    pub(in crate::volume) fn grow(&mut self, size_blocks: u64) {
+    pub(super) fn grow(&mut self, size_blocks: u64) {
         assert!(size_blocks >= self.size_blocks, "a volume never shrinks");
         self.size_blocks = size_blocks;
     }

@@ -82,10 +82,8 @@ impl Pool {
             for &(id, _) in names {
                 state.events.push(VolumeEvent::Deleted(id));
             }
-            for &(id, name) in names {
-                if let Some(volume) = state.volumes.get_mut(id) {
-                    volume.rename(name.to_owned());
-                }
+            state.volumes.rename(names);
+            for &(id, _) in names {
                 state.events.push(VolumeEvent::Created(id));
             }
         }
@@ -95,7 +93,6 @@ impl Pool {
 }
 
 fn set_name(catalog: &mut Catalog, name: &str, to: &str) -> Result<(), VolumeError> {
-    let changed =
-        catalog.change_volume(|volume| volume.name == name, |volume| to.clone_into(&mut volume.name));
+    let changed = catalog.change_volume(name, |volume| to.clone_into(&mut volume.name));
     changed.ok_or_else(|| VolumeError::NoSuchVolume { name: name.to_owned() })
 }

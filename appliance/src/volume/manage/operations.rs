@@ -93,11 +93,16 @@ impl Pool {
                 let image = catalog.volume(&name).map(|volume| volume.image);
                 let image = image.ok_or_else(|| VolumeError::NoSuchVolume { name: name.clone() })?;
                 catalog.remove_volume(&name);
+                let mut youngest = Some(image);
                 if self.leaves_nothing(catalog, image) {
+                    let parent = catalog.image(image).and_then(|image| image.parent);
+                    youngest = parent.map(|parent| parent.image);
                     catalog.remove_image(image);
                 }
                 catalog.forget_sessions();
-                self.prune_images(catalog, head);
+                if let Some(image) = youngest {
+                    catalog.prune_lineage(image, self.behind_change(head), head, |at| self.window_before(at));
+                }
                 Ok(())
             })
             .await?;
@@ -140,16 +145,13 @@ impl Pool {
                 if !volume.thin {
                     self.check_capacity(size_blocks - volume.size_blocks)?;
                 }
-                catalog
-                    .change_volume(|volume| volume.name == name, |volume| volume.size_blocks = size_blocks);
+                catalog.change_volume(&name, |volume| volume.size_blocks = size_blocks);
                 Ok(())
             })
             .await?;
         let found = self.state.borrow().volumes.find(&name);
         let id = found.ok_or_else(|| VolumeError::NoSuchVolume { name: name.clone() })?;
-        if let Some(volume) = self.state.borrow_mut().volumes.get_mut(id) {
-            volume.grow(size_blocks);
-        }
+        self.state.borrow_mut().volumes.grow(id, size_blocks);
         recovery::stable(&self.log, lsn.plus(1)).await?;
         self.state.borrow_mut().events.push(VolumeEvent::Resized(id));
         self.volume(id).ok_or(VolumeError::NoSuchVolume { name })
@@ -296,8 +298,7 @@ impl Pool {
         self.state.borrow().catalog.snapshots.iter().map(|snapshot| (&snapshot).into()).collect()
     }
 
-    /// The snapshots: a copy that shares its pages, so it costs one reference and may be read on
-    /// any
+    /// The snapshots: a copy that shares its pages, so it costs one reference and may be read on any
     /// thread.
     pub(crate) fn snapshot_table(&self) -> Snapshots {
         self.state.borrow().catalog.snapshots.clone()
@@ -306,7 +307,11 @@ impl Pool {
     /// A page of the snapshots from a position on, in the order of the log: at most `limit`, plus
     /// all others at the last one's position.
     pub fn snapshots_from(&self, lsn: Lsn, limit: usize) -> Vec<SnapshotInfo> {
-        self.state.borrow().catalog.snapshots.page(lsn, limit).map(|snapshot| (&snapshot).into()).collect()
+        let state = self.state.borrow();
+        let snapshots = &state.catalog.snapshots;
+        let mut page = Vec::with_capacity(limit.min(snapshots.len()));
+        page.extend(snapshots.page(lsn, limit).map(|snapshot| SnapshotInfo::from(&snapshot)));
+        page
     }
 
     /// Writes what is open, flushes, and records that the stop was clean. No requests may follow.
@@ -326,9 +331,9 @@ impl Pool {
     /// Refuses a volume that the pool has no capacity for.
     pub(in crate::volume) fn check_capacity(&self, more_blocks: u64) -> Result<(), VolumeError> {
         let (state, log) = (self.state.borrow(), self.log.borrow());
-        let Some(capacity) = state.capacity_of(&log) else { return Ok(()) };
+        let Some(capacity) = state.capacity_of(&log).filter(|_| more_blocks > 0) else { return Ok(()) };
         let taken = state.taken_blocks(&log);
-        if more_blocks > 0 && taken + more_blocks > capacity {
+        if taken + more_blocks > capacity {
             let mib = |blocks: u64| (blocks * BLOCK_BYTES as u64) >> 20;
             return Err(VolumeError::NoSpace {
                 reason: format!(
@@ -439,7 +444,7 @@ pub(in crate::volume) fn add_volume(catalog: &mut Catalog, volume: CatalogVolume
     if catalog.volume(&volume.name).is_some() {
         return Err(VolumeError::VolumeExists { name: volume.name });
     }
-    if catalog.volumes.iter().any(|known| known.uuid == volume.uuid) {
+    if catalog.volume_with_uuid(volume.uuid).is_some() {
         return Err(VolumeError::Invalid {
             what: "uuid",
             reason: format!("{} is another volume's", volume.uuid),

@@ -274,7 +274,7 @@ impl Pool {
                 uncertain_below: 0,
                 resident: None,
             });
-            catalog.change_volume(|volume| volume.image == image, |volume| volume.image = id);
+            catalog.change_volume_of_image(image, |volume| volume.image = id);
         }
         Ok(())
     }

@@ -76,7 +76,12 @@ impl State {
     /// count as one block each: they are copied forward as live blocks are, and take as much of a
     /// segment's trailer.
     pub(in crate::volume) fn taken_blocks(&self, log: &Log) -> u64 {
-        self.volumes.reserved_blocks() + self.capacity.thin_blocks() + log.table().masks()
+        self.reserved_blocks() + self.capacity.thin_blocks() + log.table().masks()
+    }
+
+    /// How many blocks are reserved for volumes that are not thin.
+    pub(in crate::volume) fn reserved_blocks(&self) -> u64 {
+        self.volumes.reserved_blocks(self.capacity.counting().into_iter())
     }
 
     /// How many more masks there may be.
