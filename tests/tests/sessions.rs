@@ -51,7 +51,7 @@ fn judge(past: &Past, verdict: Verdict, at: Option<u64>) -> Result<SessionInfo, 
     wait(&past.pool, Rc::clone(&past.pool).judge_session(NAME.to_owned(), verdict, at))
 }
 
-fn keep(past: &Past, name: &str) -> Result<VolumeInfo, VolumeError> {
+fn keep(past: &Past, name: &str) -> Result<Vec<VolumeInfo>, VolumeError> {
     wait(&past.pool, Rc::clone(&past.pool).keep_session(NAME.to_owned(), name.to_owned()))
 }
 
@@ -292,7 +292,7 @@ fn writes_to_a_clone_are_kept_or_discarded_as_it_is_said() {
     let refused = try_step(&past, StepTo::Commands(1), false).expect_err("it is written");
     assert!(refused.to_string().contains("--discard-writes"), "{refused}");
     let stepped = try_step(&past, StepTo::Commands(-3), true).expect("discarded");
-    assert!(stepped.changed.iter().any(|&(block, len)| (block..block + len).contains(&5)), "{stepped:?}");
+    assert!(stepped.changed[0].ranges.iter().any(|&(block, len)| (block..block + len).contains(&5)), "{stepped:?}");
     let moment =
         (0..past.len()).find(|&moment| past.lsn(moment) == stepped.session.at.lsn).expect("a moment");
     past.check(NAME, moment);

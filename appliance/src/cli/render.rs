@@ -9,7 +9,9 @@ use serde_json::Value;
 
 use super::cells::{blocks, size};
 use super::render_point::point_text;
-use super::{clone_render, render_archive, render_block, render_latency, render_point, render_session};
+use super::{
+    clone_render, group_render, render_archive, render_block, render_latency, render_point, render_session,
+};
 use crate::log::geometry::RESERVE_SLOTS;
 use crate::log::time::{ClockStanding, ClockStatus};
 use crate::text::table::{Table, pairs};
@@ -38,6 +40,12 @@ pub(super) enum View {
     Point,
     Clone,
     Clones,
+    Group,
+    Groups,
+    GroupVolumes,
+    GroupClone,
+    /// A volume of this name was deleted.
+    Deleted(String),
     RollBack,
     RestorePlan,
     Clock,
@@ -83,7 +91,16 @@ pub(super) fn render(view: View, result: &Value) -> String {
         View::Point => typed(result, |point: ResolvedPoint| point_text(&point)),
         View::Clone => typed(result, |clone: CloneInfo| clone_text(&clone)),
         View::Clones => typed(result, |clones: Vec<_>| clone_render::clones(&clones)),
+        View::Group => typed(result, |group| group_render::groups(&[group])),
+        View::Groups => typed(result, |groups: Vec<_>| group_render::groups(&groups)),
+        View::GroupVolumes => typed(result, |groups: Vec<_>| group_render::volumes(&groups)),
+        View::GroupClone => typed(result, |done| group_render::clone(&done)),
+        View::Deleted(name) => Some(group_render::deleted(&name, result)),
+        View::RollBack if result.get("group").is_some() => {
+            typed(result, |done| group_render::roll_back(&done))
+        }
         View::RollBack => typed(result, |done| clone_render::roll_back(&done)),
+        View::RestorePlan if result.get("group").is_some() => typed(result, |plan| group_render::plan(&plan)),
         View::RestorePlan => typed(result, |plan| render_point::plan(&plan)),
         View::Clock => typed(result, |clock: ClockStatus| clock_text(&clock, result)),
         View::Archive => typed(result, |report| render_archive::status(&report)),
@@ -333,18 +350,18 @@ fn synch_table(synchs: &[SynchInfo]) -> String {
             synch.label.clone(),
             synch.lsn.to_string(),
             format_time(synch.time_ns),
-            synch.volume.as_ref().map_or_else(|| "all".to_owned(), |volume| volume.name.clone()),
+            synch.of().map_or_else(|| "all".to_owned(), |of| of.name.clone()),
             details,
         ]);
     }
     table.render("no synchs; varve synch create --label LABEL makes one")
 }
 
-/// How a session ended: the volume, and after a roll-back the snapshot of its state before.
+/// How a session ended: the volumes, and after a roll-back the snapshot of its state before.
 fn committed(result: &Value) -> Option<String> {
-    let mut text = typed(result.get("volume")?, |volume: VolumeInfo| volume_table(&[volume]))?;
+    let mut text = typed(result.get("volumes")?, |volumes: Vec<VolumeInfo>| volume_table(&volumes))?;
     if let Some(before) = result.get("before").and_then(|before| SnapshotInfo::deserialize(before).ok()) {
-        text.push_str(&pairs([("Before", format!("snapshot:{} names its state before", before.name))]));
+        text.push_str(&pairs([("Before", format!("snapshot:{} names the state before", before.name))]));
     }
     Some(text)
 }

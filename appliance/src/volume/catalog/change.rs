@@ -10,7 +10,9 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::content::Lists;
-use super::{Catalog, CatalogImage, CatalogSession, CatalogSnapshot, CatalogVolume, GoneImage, Shared};
+use super::{
+    Catalog, CatalogGroup, CatalogImage, CatalogSession, CatalogSnapshot, CatalogVolume, GoneImage, Shared,
+};
 
 /// The version of this format.
 const CHANGE_VERSION: u32 = 1;
@@ -57,6 +59,8 @@ pub(crate) struct CatalogChange {
     sessions: Entries<CatalogSession, Uuid>,
     #[serde(default, skip_serializing_if = "Entries::is_empty")]
     deleted_synchs: Entries<u64, u64>,
+    #[serde(default, skip_serializing_if = "Entries::is_empty")]
+    groups: Entries<CatalogGroup, Uuid>,
 }
 
 impl CatalogChange {
@@ -74,6 +78,7 @@ impl CatalogChange {
             snapshots: Entries { set, gone },
             sessions: entries(&before.sessions, &after.sessions, CatalogSession::key),
             deleted_synchs: entries(&before.deleted_synchs, &after.deleted_synchs, |lsn| *lsn),
+            groups: entries(&before.groups, &after.groups, |group| group.uuid),
         }
     }
 
@@ -92,12 +97,14 @@ impl CatalogChange {
         if let Some(rest) = self.rest {
             catalog.replace_rest(*rest);
         }
-        let Lists { volumes, images, gone_images, snapshots, sessions, deleted_synchs } = catalog.lists();
+        let Lists { volumes, images, gone_images, snapshots, sessions, deleted_synchs, groups } =
+            catalog.lists();
         apply_to(volumes, self.volumes, |volume| volume.image);
         apply_to(images, self.images, |image| image.id);
         apply_to(gone_images, self.gone_images, |image| image.id);
         apply_to(sessions, self.sessions, CatalogSession::key);
         apply_to(deleted_synchs, self.deleted_synchs, |lsn| *lsn);
+        apply_to(groups, self.groups, |group| group.uuid);
         for name in &self.snapshots.gone {
             snapshots.remove(name);
         }
@@ -178,6 +185,7 @@ mod tests {
             snapshots: Entries { set: vec![snapshot], gone: vec![Arc::from("t")] },
             sessions: Entries { set: vec![session(1, 1)], gone: vec![Uuid::nil()] },
             deleted_synchs: Entries { set: vec![1], gone: vec![2] },
+            groups: Entries { set: vec![group(1, 1)], gone: vec![Uuid::nil()] },
         };
         crate::document::check_keys("### Change", "| key |", &change);
         let value = serde_json::to_value(&change).expect("plain data");
@@ -190,7 +198,23 @@ mod tests {
         let clone = Uuid::from_u128(u128::from(number));
         let member = SessionMember { clone, source: Uuid::nil(), name: "v".to_owned() };
         let (name, members, verdicts) = (format!("t{number}"), vec![member], Vec::new());
-        CatalogSession { name, made_ns: 1, members, at, time_ns: 1, oldest: at, newest: at, verdicts }
+        CatalogSession {
+            name,
+            made_ns: 1,
+            members,
+            group: None,
+            at,
+            time_ns: 1,
+            oldest: at,
+            newest: at,
+            verdicts,
+        }
+    }
+
+    fn group(number: u32, volume: u32) -> CatalogGroup {
+        let uuid = |number: u32| Uuid::from_u128(u128::from(number));
+        let (name, volumes) = (format!("g{number}"), vec![uuid(volume)]);
+        CatalogGroup { name, uuid: uuid(number), created_ns: 1, volumes }
     }
 
     fn volume(image: u32, size_blocks: u64) -> CatalogVolume {
@@ -221,7 +245,7 @@ mod tests {
 
     /// Changes a catalog as one of the pool's changes does.
     fn edit(catalog: &mut Catalog, kind: u8, number: u32) {
-        match kind % 10 {
+        match kind % 13 {
             0 => {
                 let id = catalog.take_image_id(u32::MAX).expect("there are enough");
                 catalog.add_volume(volume(id, 10));
@@ -252,6 +276,17 @@ mod tests {
                 }
             }
             8 => catalog.lists().sessions.retain(|known| known.at % 3 != u64::from(number % 3)),
+            9 if catalog.group(&format!("g{}", number % 9)).is_none() => {
+                catalog.add_group(group(number % 9, number % 5));
+            }
+            9 | 10 => {
+                let volume = Uuid::from_u128(u128::from(number));
+                catalog.change_group(&format!("g{}", number % 9), |group| group.volumes.push(volume));
+            }
+            11 if number.is_multiple_of(2) => {
+                catalog.remove_group(&format!("g{}", number % 9));
+            }
+            11 => catalog.leave_groups(Uuid::from_u128(u128::from(number % 5))),
             6 if number.is_multiple_of(3) => catalog.forget_deleted_synchs_if(|lsn| lsn % 2 != 0),
             6 if catalog.deleted_synchs.iter().all(|&lsn| lsn != u64::from(number)) => {
                 catalog.add_deleted_synch(Lsn(u64::from(number)));
@@ -286,7 +321,10 @@ mod tests {
             // What is removed and added again, which no pool does with one key, is at another
             // place.
             for catalog in [&mut replayed, &mut catalog] {
-                let Lists { sessions, deleted_synchs, .. } = catalog.lists();
+                let Lists { sessions, deleted_synchs, groups, .. } = catalog.lists();
+                let mut all: Vec<CatalogGroup> = groups.iter().cloned().collect();
+                all.sort_by_key(|group| group.uuid);
+                *groups = all.into_iter().collect();
                 let mut all: Vec<CatalogSession> = sessions.iter().cloned().collect();
                 all.sort_by_key(CatalogSession::key);
                 *sessions = all.into_iter().collect();

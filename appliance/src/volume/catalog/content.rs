@@ -5,11 +5,13 @@
 use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use crate::log::reader::LsnRange;
 use crate::log::{Geometry, Lsn, SegmentSeq};
 
 use super::entries::{CatalogImage, CatalogVolume, Cut, GoneImage};
+use super::groups::CatalogGroup;
 use super::ownership::Ownership;
 use super::ranges::{add_range, join_ranges};
 use super::sessions::CatalogSession;
@@ -83,6 +85,9 @@ pub(in crate::volume) struct Catalog {
     /// Sessions on points of the past.
     #[serde(default, skip_serializing_if = "Shared::is_empty")]
     pub(in crate::volume) sessions: Shared<CatalogSession>,
+    /// Groups of volumes.
+    #[serde(default, skip_serializing_if = "Shared::is_empty")]
+    pub(in crate::volume) groups: Shared<CatalogGroup>,
 }
 
 /// The lists of a catalog, each of which has its own part in a change.
@@ -93,6 +98,7 @@ pub(super) struct Lists<'a> {
     pub(super) snapshots: &'a mut Snapshots,
     pub(super) sessions: &'a mut Shared<CatalogSession>,
     pub(super) deleted_synchs: &'a mut Shared<u64>,
+    pub(super) groups: &'a mut Shared<CatalogGroup>,
 }
 
 fn default_overprovisioning() -> u64 {
@@ -120,6 +126,7 @@ impl Default for Catalog {
             deleted_synchs: Shared::default(),
             ownership: Ownership::default(),
             sessions: Shared::default(),
+            groups: Shared::default(),
         }
     }
 }
@@ -166,6 +173,31 @@ impl Catalog {
     /// Removes the sessions for which `keep` is false.
     pub(super) fn retain_sessions(&mut self, keep: impl Fn(&CatalogSession) -> bool) {
         self.sessions.retain(keep);
+    }
+
+    /// Adds a group; its name and its UUID are new.
+    pub(in crate::volume) fn add_group(&mut self, group: CatalogGroup) {
+        self.groups.push(group);
+    }
+
+    /// Changes the group of a name. Returns what `change` returned; `None` if there is none.
+    pub(in crate::volume) fn change_group<R>(
+        &mut self,
+        name: &str,
+        change: impl FnOnce(&mut CatalogGroup) -> R,
+    ) -> Option<R> {
+        self.groups.change(|group| group.name == name, change)
+    }
+
+    /// Removes the group of a name. Returns whether it existed.
+    pub(in crate::volume) fn remove_group(&mut self, name: &str) -> bool {
+        self.groups.remove(|group| group.name == name)
+    }
+
+    /// Takes a volume out of its groups.
+    pub(in crate::volume) fn leave_groups(&mut self, volume: Uuid) {
+        let leave = |group: &mut CatalogGroup| group.volumes.retain(|known| *known != volume);
+        while self.groups.change(|group| group.has(volume), leave).is_some() {}
     }
 
     /// Adds an image; its id was taken with [`take_image_id`](Self::take_image_id).
@@ -292,12 +324,13 @@ impl Catalog {
         self.snapshots = before.snapshots;
         self.sessions = before.sessions;
         self.deleted_synchs = before.deleted_synchs;
+        self.groups = before.groups;
     }
 
     /// The lists, to apply a change to them.
     pub(super) fn lists(&mut self) -> Lists<'_> {
-        let Catalog { volumes, images, gone_images, snapshots, sessions, deleted_synchs, .. } = self;
-        Lists { volumes, images, gone_images, snapshots, sessions, deleted_synchs }
+        let Catalog { volumes, images, gone_images, snapshots, sessions, deleted_synchs, groups, .. } = self;
+        Lists { volumes, images, gone_images, snapshots, sessions, deleted_synchs, groups }
     }
 
     /// Adds an image from an older catalog. The present catalog may already have it from a still

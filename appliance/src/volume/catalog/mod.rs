@@ -13,6 +13,7 @@
 //! | `shared` | a list whose copies share entries: volumes and images |
 //! | `paged`, `snapshots` | a map whose copies share pages; the snapshots in two of them |
 //! | `sessions`, `session_list` | sessions on points of the past; looking them up |
+//! | `groups` | groups of volumes; looking them up |
 //! | `change` | the difference between two catalogs |
 //! | `ownership` | the pool's claim on its archive |
 //! | `logged` | writes the catalog to the log |
@@ -30,6 +31,7 @@ mod content;
 mod entries;
 mod find;
 mod generations;
+mod groups;
 mod id_set;
 mod images;
 mod logged;
@@ -54,6 +56,8 @@ pub(super) use entries::Cut;
 pub(crate) use entries::{CatalogImage, CatalogVolume, GoneImage, ResidentPart};
 pub(super) use find::{CatalogFinder, FoundCatalog};
 pub(super) use generations::Generation;
+pub(crate) use groups::CatalogGroup;
+pub use groups::{GROUP_VOLUMES_MAX, GROUPS_MAX};
 pub(super) use logged::{CatalogWriter, room_problem};
 pub use ownership::Ownership;
 pub(super) use present::PresentCatalog;

@@ -18,6 +18,9 @@ pub(crate) struct CatalogSession {
     pub(crate) made_ns: u64,
     /// At least one; the first one's clone names the session in a change.
     pub(crate) members: Vec<SessionMember>,
+    /// The name of the group that was opened; `None`: it was one volume.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) group: Option<String>,
     /// Where it stands, and the time there.
     pub(crate) at: u64,
     pub(crate) time_ns: u64,
@@ -99,6 +102,7 @@ mod tests {
             name: "s".to_owned(),
             made_ns: 1,
             members: vec![member],
+            group: None,
             at: 50,
             time_ns: 1,
             oldest: 50,

@@ -35,12 +35,17 @@ fn session() -> CatalogSession {
         name: "s".to_owned(),
         made_ns: 1,
         members: vec![SessionMember { clone, source, name: "a".to_owned() }],
+        group: Some("g".to_owned()),
         at: 1,
         time_ns: 1,
         oldest: 1,
         newest: 1,
         verdicts: vec![verdict],
     }
+}
+
+fn group() -> CatalogGroup {
+    CatalogGroup { name: "g".to_owned(), uuid: Uuid::nil(), created_ns: 1, volumes: vec![Uuid::nil()] }
 }
 
 /// A catalog that has every key.
@@ -78,6 +83,7 @@ fn whole() -> Catalog {
         deleted_synchs: Shared::from_iter([7]),
         ownership: Ownership { rehearsal_lsn: Some(Lsn(1)), ..Ownership::default() },
         sessions: Shared::from_iter([session()]),
+        groups: Shared::from_iter([group()]),
         ..Catalog::default()
     }
 }
@@ -94,6 +100,7 @@ fn the_document_has_these_keys() {
     crate::document::check_keys(section, "| image |", image);
     crate::document::check_keys(section, "| ownership |", &catalog.ownership);
     crate::document::check_keys(section, "| session |", &session());
+    crate::document::check_keys(section, "| group |", &group());
     let keys = |value: serde_json::Value| {
         let keys = value.as_object().expect("an object").keys().map(|key| format!("\"{key}\""));
         format!("{{{}}}", keys.collect::<Vec<_>>().join(","))

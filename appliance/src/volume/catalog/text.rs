@@ -15,6 +15,9 @@ const DELETED_SYNCHS_KEY_BYTES: usize = r#","deleted_synchs":"#.len();
 /// The same for the sessions.
 const SESSIONS_KEY_BYTES: usize = r#","sessions":"#.len();
 
+/// The same for the groups.
+const GROUPS_KEY_BYTES: usize = r#","groups":"#.len();
+
 /// The version of the text in pools of format 1.
 pub(super) const CATALOG_VERSION_FIRST: u32 = 1;
 
@@ -46,6 +49,7 @@ impl Catalog {
             + self.images.text_bytes()
             + self.gone_images.text_bytes()
             + if self.sessions.is_empty() { 0 } else { SESSIONS_KEY_BYTES + self.sessions.text_bytes() }
+            + if self.groups.is_empty() { 0 } else { GROUPS_KEY_BYTES + self.groups.text_bytes() }
             + self.deleted_synchs.text_bytes();
         let pages_bytes = if is_first { 0 } else { self.snapshots.texts_bytes_max() };
         let keys_bytes = GONE_IMAGES_KEY_BYTES + DELETED_SYNCHS_KEY_BYTES;
@@ -73,6 +77,7 @@ impl Catalog {
             deleted_synchs: Shared::default(),
             ownership: self.ownership,
             sessions: Shared::default(),
+            groups: Shared::default(),
         }
     }
 

@@ -19,7 +19,7 @@ use crate::volume::history::event::{EventCollector, FoundEvent};
 use crate::volume::history::past::see;
 use crate::volume::image::index::{Index, IndexBuilder};
 use crate::volume::info::SynchInfo;
-use crate::volume::manage::operations::VOLUME_BLOCKS_MAX;
+use crate::volume::manage::checks::VOLUME_BLOCKS_MAX;
 
 /// A volume with its rebuilt index.
 pub(crate) struct VolumeView {

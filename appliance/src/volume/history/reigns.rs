@@ -20,6 +20,13 @@ pub(in crate::volume) struct Reign {
     pub(in crate::volume) up_to: Lsn,
 }
 
+impl Reign {
+    /// Whether a position is in it.
+    pub(in crate::volume) fn covers(&self, lsn: Lsn) -> bool {
+        self.after < lsn && lsn <= self.up_to
+    }
+}
+
 impl Pool {
     /// A volume at a position.
     ///

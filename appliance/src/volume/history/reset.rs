@@ -52,7 +52,8 @@ impl Pool {
         } else {
             self.past_state(origin.volume.uuid, &at).await?.0
         };
-        let done = self.rebase(id, &to, RebaseKind::Reset, |_, _| {
+        let moves = [(id, to)];
+        let done = self.rebase(&moves, RebaseKind::Reset, |_, _| {
             self.check_not_expired(expiries, format_args!("{} was being opened", at.point))
         });
         let done = done.await?;

@@ -35,7 +35,7 @@ pub(in crate::volume) use crate::volume::history::past_volume::PastVolume;
 use crate::volume::history::reigns::VolumeThen;
 use crate::volume::image::free::free;
 use crate::volume::image::index::{Index, IndexBuilder, Mapping, RangeSet};
-use crate::volume::manage::operations::VOLUME_BLOCKS_MAX;
+use crate::volume::manage::checks::VOLUME_BLOCKS_MAX;
 use crate::volume::pool::Pool;
 
 /// How many blocks wait for their superseded entries before these are looked up.

@@ -38,31 +38,35 @@ impl State {
         self.capacity.bury(volume.into_index(), above, resident);
     }
 
-    /// Refuses a clone that would keep more on the primary device than the device can hold, or more
-    /// than can be copied forward in time. Cost: one step for each block that it inherits.
+    /// Refuses clones of `source` that would keep more on the primary device than the device can
+    /// hold, or more than can be copied forward in time. Cost: one step for each block that they
+    /// inherit.
     pub(in crate::volume) fn check_kept(
         &self,
         log: &Log,
         source: &str,
         point: &str,
-        index: &Index,
+        indexes: &[Index],
     ) -> Result<(), VolumeError> {
         let Some(capacity) = self.capacity_of(log).filter(|_| self.volumes.keeps_inherited()) else {
             return Ok(());
         };
+        let mapped: u64 = indexes.iter().map(Index::mapped).sum();
         let what = format!(
-            "a clone of volume '{source}' at {point} keeps {} blocks of 4 KiB on the primary device, because the pool has no archive",
-            index.mapped()
+            "a clone of {source} at {point} keeps {mapped} blocks of 4 KiB on the primary device, because the pool has no archive"
         );
         let taken = self.taken_blocks(log);
-        if taken + index.mapped() > capacity {
+        if taken + mapped > capacity {
             let reason = format!(
                 "{what}; of {capacity} that it can hold {taken} are taken. Delete volumes, use a larger device, or serve the pool with an archive"
             );
             return Err(VolumeError::NoSpace { reason });
         }
         let mut more: BTreeMap<SegmentSeq, u64> = BTreeMap::new();
-        index.visit(|_, mapping| *more.entry(log.geometry().sequence_of(mapping.lsn())).or_default() += 1);
+        for index in indexes {
+            index
+                .visit(|_, mapping| *more.entry(log.geometry().sequence_of(mapping.lsn())).or_default() += 1);
+        }
         if !log.may_become_live(&more) {
             let reason = format!(
                 "{what}; too many of them are leaving the working set, or have left it, to be copied forward in time. Open a newer point, write on and try again, make the working set longer, or serve the pool with an archive"

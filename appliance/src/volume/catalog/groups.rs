@@ -1,0 +1,65 @@
+//! Groups of volumes, as the catalog stores them, and looking them up.
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::{Catalog, CatalogVolume};
+
+/// The maximum number of groups in a pool.
+pub const GROUPS_MAX: usize = 64;
+/// The maximum number of volumes in a group.
+pub const GROUP_VOLUMES_MAX: usize = 64;
+
+/// Volumes that are marked, opened and rolled back together. A volume may be in several groups.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct CatalogGroup {
+    pub(crate) name: String,
+    /// It stays when the name changes.
+    pub(crate) uuid: Uuid,
+    pub(crate) created_ns: u64,
+    /// Its volumes, in the order in which they were added.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) volumes: Vec<Uuid>,
+}
+
+impl CatalogGroup {
+    pub(crate) fn has(&self, volume: Uuid) -> bool {
+        self.volumes.contains(&volume)
+    }
+}
+
+impl Catalog {
+    /// The group of a name.
+    pub(in crate::volume) fn group(&self, name: &str) -> Option<&CatalogGroup> {
+        self.groups.iter().find(|group| group.name == name)
+    }
+
+    /// The group with a UUID.
+    pub(in crate::volume) fn group_with_uuid(&self, uuid: Uuid) -> Option<&CatalogGroup> {
+        self.groups.iter().find(|group| group.uuid == uuid)
+    }
+
+    /// The volumes of a group, in its order. A program that knows no groups may have deleted some.
+    pub(in crate::volume) fn volumes_of<'a>(
+        &'a self,
+        group: &'a CatalogGroup,
+    ) -> impl Iterator<Item = &'a CatalogVolume> {
+        group.volumes.iter().filter_map(|&uuid| self.volume_with_uuid(uuid))
+    }
+
+    /// The groups that a volume is in.
+    pub(in crate::volume) fn groups_of(&self, volume: Uuid) -> impl Iterator<Item = &CatalogGroup> {
+        self.groups.iter().filter(move |group| group.has(volume))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    crate::document::numbers!(
+        the_document_has_these_bounds,
+        GROUPS_MAX => "at most {} groups (`GROUPS_MAX`)",
+        GROUP_VOLUMES_MAX => "at most {} volumes (`GROUP_VOLUMES_MAX`)",
+    );
+}
