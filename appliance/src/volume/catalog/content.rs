@@ -17,8 +17,10 @@ use super::ranges::{add_range, join_ranges};
 use super::sessions::CatalogSession;
 use super::shared::Shared;
 use super::snapshots::{CatalogSnapshot, Snapshots};
-use super::text::CATALOG_VERSION;
 use super::working_sets;
+
+/// The version of the text in pools of format 2.
+pub(super) const CATALOG_VERSION: u32 = 2;
 
 /// Spare blocks per hundred live blocks, by default.
 pub const OVERPROVISIONING_PERCENT_DEFAULT: u64 = 100;

@@ -1,9 +1,7 @@
-//! Groups of volumes, as the catalog stores them, and looking them up.
+//! Groups of volumes, as the catalog stores them.
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
-
-use super::{Catalog, CatalogVolume};
 
 /// The maximum number of groups in a pool.
 pub const GROUPS_MAX: usize = 64;
@@ -25,31 +23,6 @@ pub(crate) struct CatalogGroup {
 impl CatalogGroup {
     pub(crate) fn has(&self, volume: Uuid) -> bool {
         self.volumes.contains(&volume)
-    }
-}
-
-impl Catalog {
-    /// The group of a name.
-    pub(in crate::volume) fn group(&self, name: &str) -> Option<&CatalogGroup> {
-        self.groups.iter().find(|group| group.name == name)
-    }
-
-    /// The group with a UUID.
-    pub(in crate::volume) fn group_with_uuid(&self, uuid: Uuid) -> Option<&CatalogGroup> {
-        self.groups.iter().find(|group| group.uuid == uuid)
-    }
-
-    /// The volumes of a group, in its order. A program that knows no groups may have deleted some.
-    pub(in crate::volume) fn volumes_of<'a>(
-        &'a self,
-        group: &'a CatalogGroup,
-    ) -> impl Iterator<Item = &'a CatalogVolume> {
-        group.volumes.iter().filter_map(|&uuid| self.volume_with_uuid(uuid))
-    }
-
-    /// The groups that a volume is in.
-    pub(in crate::volume) fn groups_of(&self, volume: Uuid) -> impl Iterator<Item = &CatalogGroup> {
-        self.groups.iter().filter(move |group| group.has(volume))
     }
 }
 

@@ -13,7 +13,7 @@
 //! | `shared` | a list whose copies share entries: volumes and images |
 //! | `paged`, `snapshots` | a map whose copies share pages; the snapshots in two of them |
 //! | `sessions`, `session_list` | sessions on points of the past; looking them up |
-//! | `groups` | groups of volumes; looking them up |
+//! | `groups`, `group_list` | groups of volumes; looking them up |
 //! | `change` | the difference between two catalogs |
 //! | `ownership` | the pool's claim on its archive |
 //! | `logged` | writes the catalog to the log |
@@ -31,6 +31,7 @@ mod content;
 mod entries;
 mod find;
 mod generations;
+mod group_list;
 mod groups;
 mod id_set;
 mod images;

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use super::content::{GONE_IMAGES_MAX, RANGES_MAX};
-use super::text::{CATALOG_VERSION, CATALOG_VERSION_FIRST};
+use super::content::{CATALOG_VERSION, GONE_IMAGES_MAX, RANGES_MAX};
+use super::text::CATALOG_VERSION_FIRST;
 use super::*;
 use crate::log::reader::LsnRange;
 use crate::log::{Geometry, Lsn, SegmentSeq};

@@ -2,6 +2,7 @@
 //! snapshots are not in the object: their pages follow it, as [`super::snapshots`] writes them. A
 //! pool of format 1 has version 1.
 
+use super::content::CATALOG_VERSION;
 use super::shared::text_bytes_of;
 use super::{Catalog, Shared, Snapshots};
 
@@ -20,9 +21,6 @@ const GROUPS_KEY_BYTES: usize = r#","groups":"#.len();
 
 /// The version of the text in pools of format 1.
 pub(super) const CATALOG_VERSION_FIRST: u32 = 1;
-
-/// The version of the text in pools of format 2.
-pub(super) const CATALOG_VERSION: u32 = 2;
 
 impl Catalog {
     /// The whole text for a log of a format version.
