@@ -502,6 +502,38 @@ fn marks_lists_and_plans_know_groups() {
     assert_eq!((group.as_deref(), plans.len(), mapped), (Some(GROUP), 4, 21 * BLOCK_BYTES as u64));
 }
 
+/// If there is room for each volume of a group alone, and not for all, none goes back.
+#[test]
+fn a_group_for_which_there_is_no_room_stays_as_it_is() {
+    let mut bed = Bed::new(71);
+    bed.writes(400);
+    bed.flush();
+    let (lsn, count) = bed.points[399];
+    for name in MEMBERS {
+        let request = Request::Trim { ranges: &[(0, VOLUME_BLOCKS)] };
+        assert_eq!(run(&bed.pool, bed.id(name), &request).result, Ok(()));
+    }
+    let data = vec![1; BLOCK_BYTES];
+    let is_full = |bed: &Bed| {
+        let stats = bed.pool.stats();
+        stats.thin_blocks + 150 >= stats.capacity_blocks
+    };
+    for name in ["e", "f", "g", "h"] {
+        bed.create(name);
+        for block in (0..VOLUME_BLOCKS).take_while(|_| !is_full(&bed)) {
+            let request = Request::Write { block, data: &[&data], force_unit_access: false };
+            assert_eq!(run(&bed.pool, bed.id(name), &request).result, Ok(()));
+        }
+    }
+    assert!(is_full(&bed));
+    let pool = Rc::clone(&bed.pool);
+    let changed = pool.stats().newest_change_lsn;
+    let back = wait(&pool, Rc::clone(&pool).roll_back_members(GROUP.to_owned(), lsn_point(lsn), false));
+    assert!(matches!(back, Err(VolumeError::NoSpace { .. })), "{back:?}");
+    assert_eq!((pool.stats().newest_change_lsn, bed.prefix(&members()), count), (changed, 0, 400));
+    wait(&pool, Rc::clone(&pool).roll_back("a".to_owned(), lsn_point(lsn), false)).expect("there is room");
+}
+
 /// Wrong uses are refused with what to do, and change nothing.
 #[test]
 fn wrong_uses_are_refused() {
