@@ -21,7 +21,7 @@ fn synch(lsn: u64, id: u64, details_bytes: usize) -> SynchInfo {
         lsn,
         time_ns: lsn * 1000,
         volume: id.is_multiple_of(3).then(|| SynchVolume { uuid: Uuid::from_u128(7), name: "v".to_owned() }),
-        group: (id % 3 == 1).then(|| SynchVolume { uuid: Uuid::from_u128(8), name: "g".to_owned() }),
+        group: (id % 30 == 1).then(|| SynchVolume { uuid: Uuid::from_u128(8), name: "g".to_owned() }),
         details,
         details_unread: None,
     }
