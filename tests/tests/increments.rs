@@ -189,6 +189,51 @@ fn an_apply_that_was_interrupted_goes_on() {
     assert!(bed.contents(&bed.copy, "before", None).iter().all(|byte| *byte == 0));
 }
 
+/// The appliance dies at any moment of an apply: the first synch is the state before, and the same
+/// command does the rest.
+#[test]
+fn an_apply_goes_on_after_a_crash() {
+    let mut bed = Bed::start();
+    let first = image(9);
+    bed.import(&first);
+    let full = bed.path("full.inc");
+    run(&bed.source, &["diff", "data", "nothing", "--export", text(&full)]);
+    let size = (VOLUME_BLOCKS * BLOCK_BYTES).to_string();
+    let mut cut = 0;
+    for round in 0..8 {
+        let name = format!("replica-{round}");
+        run(&bed.copy, &["volume", "create", &name, &size]);
+        let begun = |copy: &Appliance| {
+            let synchs = copy.rpc("synch_list", json!({"label": "increment-begin"})).expect("a list");
+            synchs.as_array().expect("a list").len()
+        };
+        let before = begun(&bed.copy);
+        let apply = ["diff", name.as_str(), "--apply", text(&full)];
+        let mut apply = bed.copy.begin_command(&apply).expect("it starts");
+        // From its first synch on, after a few more looks.
+        while begun(&bed.copy) == before && apply.try_wait().expect("it runs").is_none() {}
+        for _ in 0..round {
+            begun(&bed.copy);
+        }
+        bed.copy.kill_9();
+        let ended = apply.wait().expect("it ends");
+        cut += u64::from(!ended.success());
+        bed.copy.restart().expect("it starts again");
+        // A synch that was not stable is gone, and the volume is empty then.
+        if begun(&bed.copy) > before {
+            let fork = format!("before-{round}");
+            run(&bed.copy, &["restore", "clone", &name, "--at", "synch:increment-begin", "--name", &fork]);
+            assert!(bed.contents(&bed.copy, &fork, None).iter().all(|byte| *byte == 0), "{name}");
+        }
+        run(&bed.copy, &["diff", &name, "--apply", text(&full)]);
+        assert!(bed.contents(&bed.copy, &name, None) == first, "{name}");
+        let known = run(&bed.copy, &["diff", &name, "--apply", text(&full)]);
+        assert!(known.contains("already"), "{known}");
+    }
+    println!("{cut} of 8 applies were cut");
+    assert!(cut > 0);
+}
+
 #[test]
 fn blocks_are_looked_up_and_restored() {
     let bed = Bed::start();

@@ -97,8 +97,8 @@ impl Run {
     pub(super) fn check_volumes(&self) {
         for place in 0..self.model.volumes.len() {
             let expected = self.model.state_at(place, u64::MAX);
-            let name = &self.model.volumes[place].name;
-            if expected.is_none() && self.live_names().contains(name) {
+            let name = self.model.name(place);
+            if expected.is_none() && self.live_names().iter().any(|known| known == name) {
                 continue;
             }
             let found = self.pool.find_volume(name);
@@ -119,14 +119,12 @@ impl Run {
             self.pool.snapshots().into_iter().map(|snapshot| (snapshot.lsn, snapshot.name)).collect();
         snapshots.sort();
         assert_eq!(snapshots, self.model.snapshots(), "seed {}", self.seed);
+        self.check_sessions();
     }
 
     fn live_names(&self) -> Vec<String> {
-        let volumes = self.model.volumes.iter().enumerate();
-        volumes
-            .filter(|(place, _)| self.model.is_alive(*place))
-            .map(|(_, volume)| volume.name.clone())
-            .collect()
+        let alive = (0..self.model.volumes.len()).filter(|&place| self.model.is_alive(place));
+        alive.map(|place| self.model.name(place).to_owned()).collect()
     }
 
     /// Resolves the times of random points: each time must give the last command at or before it,

@@ -88,7 +88,7 @@ impl Run {
         let sequence = clone.point.lsn / self.shape.segment_blocks;
         // An image with a parent is rebuilt from several points, each with its own bound.
         let Some(&length) = self.lengths.get(&sequence).filter(|_| !self.lost_primary) else { return };
-        if self.model.volumes[source].parent.is_none() {
+        if !self.model.may_inherit(source) {
             assert!(
                 clone.segments_bound <= length + 1,
                 "seed {}: a point in segment {sequence} may need {} segments, and {length} were in force: {:?}",
@@ -166,11 +166,23 @@ pub fn endless_campaign_of(seed: u64, faults: Faults) -> Counts {
     endless_campaign_with(seed, Rng::new(seed ^ 0x0e85_1e00).one_in(3), faults)
 }
 
+/// The same, with the verbs of going back.
+///
+/// # Panics
+/// As [`endless_campaign`].
+pub fn endless_campaign_going_back(seed: u64, faults: Faults) -> Counts {
+    run_campaign(seed, Rng::new(seed ^ 0x0e85_1e00).one_in(3), faults, true)
+}
+
 /// The same, with or without expiry. A seed that failed without expiry fails again only without it.
 ///
 /// # Panics
 /// As [`endless_campaign`].
 pub fn endless_campaign_with(seed: u64, expires: bool, faults: Faults) -> Counts {
+    run_campaign(seed, expires, faults, false)
+}
+
+fn run_campaign(seed: u64, expires: bool, faults: Faults, verbs: bool) -> Counts {
     let mut rng = Rng::new(seed ^ 0xe7d1_e550);
     let slots = 8 + rng.below(8);
     let segment_blocks = [256, 256, 512][rng.below(3) as usize];
@@ -202,6 +214,9 @@ pub fn endless_campaign_with(seed: u64, expires: bool, faults: Faults) -> Counts
         faulty_store = Some(faulty);
     }
     run.begin_trouble(faults);
+    if verbs && archived {
+        run.begin_verbs();
+    }
     // Separate random numbers, so that a seed's other choices stay the same.
     let mut shapes = Rng::new(seed ^ 0x5ba9_e500);
     let changes = shapes.one_in(2);
@@ -272,6 +287,7 @@ pub fn endless_campaign_with(seed: u64, expires: bool, faults: Faults) -> Counts
     counts.device_writes = run.disk.writes();
     counts.digest = run.disk.digest();
     counts.faults = run.take_fault_counts();
+    counts.verbs = run.take_verb_counts();
     let failed = faulty_store.map_or(0, |store| store.injected());
     counts.faults.store.injected += failed;
     counts.faults.store.hit += failed;

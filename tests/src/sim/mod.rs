@@ -12,6 +12,7 @@ pub mod endless;
 pub mod expiry;
 pub mod faults;
 pub mod fixture;
+pub mod going_back;
 pub mod hosts;
 pub mod hydration;
 pub mod kept;

@@ -8,9 +8,15 @@
 //! wrote
 //! it), the block is listed without need; no block is left out.
 //!
+//! **Near points.** If at most W+1 segments lie between two points of one image, only what was
+//! written or discarded between them may differ. Then the state at the older point is built, or the
+//! present one is taken, and moved along the log to the other ([`walk`](Pool::walk)); only the blocks
+//! of the entries on the way are compared.
+//!
 //! **Cost:** the entries of W+1 segments for each point and generation, 8 bytes of memory for each
 //! block that has contents at a point, and one step for each such block. It does not depend on how
-//! much was written between the points.
+//! much was written between the points. For near points: the entries between them, and of W+1
+//! segments for one point, or none if the volume was not written since the newer one.
 
 use std::ops::Range;
 use std::rc::Rc;
@@ -21,14 +27,17 @@ use super::differences::{DiffKey, Difference};
 use super::info::{DiffEnd, DiffKind, DiffPage, DiffRange};
 use super::named::check_certain;
 use crate::dma::BLOCK_BYTES;
-use crate::log::Lsn;
+use crate::log::{ImageId, Lsn};
 use crate::reactor::yield_now;
 use crate::volume::catalog::{Catalog, CatalogVolume};
 use crate::volume::error::VolumeError;
+use crate::volume::history::entry_cache::EntryCache;
 use crate::volume::history::past::{Nowhere, ScanReport};
 use crate::volume::history::point::{NamedPoint, Point};
+use crate::volume::history::reigns::VolumeThen;
+use crate::volume::history::walk::PastVolume;
 use crate::volume::image::free::free;
-use crate::volume::image::index::{Index, IndexBuilder, Mapping};
+use crate::volume::image::index::{Index, IndexBuilder, Mapping, RangeSet};
 use crate::volume::info::ResolvedPoint;
 use crate::volume::pool::Pool;
 
@@ -176,15 +185,75 @@ impl Pool {
         if from.key() == to.key() {
             return Ok(found);
         }
+        if let Some(found) = self.near_difference(from, to, &window).await? {
+            return Ok(found);
+        }
         let size_blocks = to.volume.size_blocks;
         let before = self.origins(from, window.clone()).await?;
         let after = self.origins(to, window.clone()).await;
         if let Ok(after) = &after {
-            compare(&before, after, window.start, size_blocks, &mut found).await;
+            compare(&before, after, window.clone(), size_blocks, &mut found).await;
         }
         free(before).await;
         free(after?).await;
         Ok(found)
+    }
+
+    /// The difference of two near points of one image, by what is between them in the log; `None`:
+    /// they are not near, or that is not certain.
+    async fn near_difference(
+        &self,
+        from: &Side,
+        to: &Side,
+        window: &Range<u64>,
+    ) -> Result<Option<Difference>, VolumeError> {
+        let uuid = from.volume.uuid;
+        let is_one = (uuid, from.volume.image) == (to.volume.uuid, to.volume.image);
+        let (older, newer) = if from.at.lsn < to.at.lsn { (from, to) } else { (to, from) };
+        let geometry = self.log.borrow().geometry();
+        let [first, last] = [older, newer].map(|side| geometry.sequence_of(Lsn(side.at.lsn)));
+        let is_near = last.0 - first.0 <= self.working_set_at(last);
+        if !is_one || !is_near || from.is_nothing || to.is_nothing {
+            return Ok(None);
+        }
+        // Everything that was appended is to be found in the log.
+        self.log.borrow_mut().close_up_to(Lsn::MAX);
+        let (mut past, other) = match self.state_now(newer) {
+            Some(past) => (past, older),
+            None => (self.past_volume(uuid, Lsn(older.at.lsn)).await?.0, newer),
+        };
+        let start = past.clone();
+        let mut touched = RangeSet::default();
+        let mut cache = EntryCache::default();
+        let moved = self.walk(&mut past, Lsn(other.at.lsn), &mut cache, Some(&mut touched)).await?;
+        let is_certain = start.uncertain_below().0 == 0 && past.uncertain_below().0 == 0;
+        let (start, end) = (start.into_index(), past.into_index());
+        let mut found = None;
+        if is_certain && !moved.opened_anew {
+            let mut difference = Difference::from_block(window.start);
+            let (before, after) =
+                if other.at.lsn == to.at.lsn { (&start, &end) } else { (&end, &start) };
+            for (first_block, end_block) in touched.iter() {
+                let part = first_block.max(window.start)..end_block.min(window.end);
+                if !part.is_empty() {
+                    compare(before, after, part, to.volume.size_blocks, &mut difference).await;
+                }
+            }
+            found = Some(difference);
+        }
+        free(start).await;
+        free(end).await;
+        Ok(found)
+    }
+
+    /// The state at a side, if the volume has not changed since.
+    fn state_now(&self, side: &Side) -> Option<PastVolume> {
+        let lsn = Lsn(side.at.lsn);
+        let index = self.share_index(side.volume.image, lsn)?;
+        let then = VolumeThen::of(&side.catalog, side.volume.uuid)?;
+        let state = self.state.borrow();
+        let uncertain_below = state.volumes.of_image(ImageId(side.volume.image))?.uncertain_below();
+        Some(PastVolume::known(then, side.catalog.clone(), lsn, index, uncertain_below))
     }
 
     /// The origins of the contents of a side.
@@ -206,32 +275,44 @@ impl Pool {
 struct Cursor<'a> {
     index: &'a Index,
     next: Option<u64>,
+    /// The first block, and the end.
+    window: Range<u64>,
     leaf: Vec<(u64, Mapping)>,
     at: usize,
 }
 
 impl<'a> Cursor<'a> {
-    fn new(index: &'a Index, first_block: u64) -> Self {
-        Cursor { index, next: Some(first_block), leaf: Vec::new(), at: 0 }
+    fn new(index: &'a Index, window: &Range<u64>) -> Self {
+        Cursor { index, next: Some(window.start), window: window.clone(), leaf: Vec::new(), at: 0 }
     }
 
     fn peek(&mut self) -> Option<(u64, Lsn)> {
         while self.at == self.leaf.len() {
-            let from = self.next?;
+            let window = &self.window;
+            let from = self.next.filter(|from| *from < window.end)?;
             let leaf = &mut self.leaf;
             leaf.clear();
             self.at = 0;
-            self.next = self.index.visit_some(from, 1, |block, mapping| leaf.push((block, mapping)));
+            self.next = self.index.visit_some(from, 1, |block, mapping| {
+                if window.contains(&block) {
+                    leaf.push((block, mapping));
+                }
+            });
         }
         self.leaf.get(self.at).map(|&(block, mapping)| (block, mapping.lsn()))
     }
 }
 
-/// Compares two indexes of origins. What `before` has at or after `size_blocks` is not in the
-/// volume
-/// any more, and does not count.
-async fn compare(before: &Index, after: &Index, first_block: u64, size_blocks: u64, found: &mut Difference) {
-    let (mut old, mut new) = (Cursor::new(before, first_block), Cursor::new(after, first_block));
+/// Compares two indexes within a range of blocks. What `before` has at or after `size_blocks` is not
+/// in the volume any more, and does not count.
+async fn compare(
+    before: &Index,
+    after: &Index,
+    window: Range<u64>,
+    size_blocks: u64,
+    found: &mut Difference,
+) {
+    let (mut old, mut new) = (Cursor::new(before, &window), Cursor::new(after, &window));
     loop {
         for _ in 0..TURN_BLOCKS {
             match (old.peek(), new.peek()) {

@@ -2,7 +2,8 @@
 //! n-th of them ends.
 //!
 //! A command is an entry of kind write or trim with the flag LAST, of the image that the volume had
-//! there ([`super::reigns`]).
+//! there ([`super::reigns`]). Over records that cannot be read nothing is counted: a command that is
+//! there would be missed.
 //!
 //! **Cost:** one step for each entry of the stretch; each segment's entries are read once. The
 //! reactor runs other work between pieces of [`PIECE_RECORDS`] records.
@@ -13,7 +14,7 @@ use crate::log::{Lsn, SegmentSeq};
 use crate::reactor::yield_now;
 use crate::volume::error::VolumeError;
 use crate::volume::history::entry_cache::EntryCache;
-use crate::volume::history::host_commands::ends_command;
+use crate::volume::history::host_commands::{check_holes, ends_command};
 use crate::volume::history::reigns::{Reign, VolumeThen};
 use crate::volume::image::index::RangeSet;
 use crate::volume::pool::Pool;
@@ -88,6 +89,7 @@ impl Pool {
                             counted = Counted { count: counted.count + 1, last: Some(end) };
                             visit(end);
                             if counted.count == count {
+                                check_holes(&known, after, end.lsn)?;
                                 return Ok(counted);
                             }
                         }
@@ -96,6 +98,7 @@ impl Pool {
                         yield_now().await;
                     }
                 }
+                check_holes(&known, after, up_to)?;
             }
         }
         Ok(counted)
@@ -158,8 +161,9 @@ impl Pool {
         let mut counted = Counted { count: 0, last: None };
         let mut reign = Reign { image: then.image, after: then.born, up_to: from };
         loop {
-            self.count_back(&reign, after, count, cache, &mut counted).await?;
-            if counted.count >= count || reign.after <= after {
+            let is_whole = self.count_back(&reign, after, count, cache, &mut counted).await?;
+            // Beyond a stretch that is gone nothing is counted.
+            if !is_whole || counted.count >= count || reign.after <= after {
                 return Ok(counted);
             }
             let catalog = self.catalog_at(reign.after).await?;
@@ -171,6 +175,7 @@ impl Pool {
         }
     }
 
+    /// Counts back over a reign. Returns whether all of it was there, as far as it was counted.
     async fn count_back(
         &self,
         reign: &Reign,
@@ -178,12 +183,12 @@ impl Pool {
         count: u64,
         cache: &mut EntryCache,
         counted: &mut Counted,
-    ) -> Result<(), VolumeError> {
+    ) -> Result<bool, VolumeError> {
         let (after, up_to) = (reign.after.max(after), reign.up_to);
         let geometry = self.log.borrow().geometry();
         for sequence in (geometry.sequence_of(after).0..=geometry.sequence_of(up_to).0).rev() {
             let known = match self.cached_known(cache, SegmentSeq(sequence), up_to).await {
-                Err(VolumeError::NoSuchPoint { .. }) => return Ok(()),
+                Err(VolumeError::NoSuchPoint { .. }) => return Ok(false),
                 known => known?,
             };
             let records = known.entries.records_between(after, up_to);
@@ -196,7 +201,8 @@ impl Pool {
                     {
                         *counted = Counted { count: counted.count + 1, last: Some(end) };
                         if counted.count == count {
-                            return Ok(());
+                            check_holes(&known, end.lsn, up_to)?;
+                            return Ok(true);
                         }
                     }
                 }
@@ -204,7 +210,8 @@ impl Pool {
                     yield_now().await;
                 }
             }
+            check_holes(&known, after, up_to)?;
         }
-        Ok(())
+        Ok(true)
     }
 }

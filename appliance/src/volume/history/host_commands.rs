@@ -283,7 +283,7 @@ impl Pool {
 }
 
 /// Refuses to count over a range of which nothing is known.
-fn check_holes(known: &Known, after: Lsn, up_to: Lsn) -> Result<(), VolumeError> {
+pub(super) fn check_holes(known: &Known, after: Lsn, up_to: Lsn) -> Result<(), VolumeError> {
     let Some(hole) = known.hole_between(after, up_to) else { return Ok(()) };
     Err(VolumeError::NoSuchPoint {
         point: format!("lsn:{}", hole.start),
