@@ -163,6 +163,29 @@ impl Model {
         }
     }
 
+    /// What happened to a volume, for a message: a line for each step.
+    pub(super) fn history_of(&self, volume: usize) -> impl Iterator<Item = String> + '_ {
+        let steps = self.steps.iter().filter(move |step| match &step.change {
+            Change::Write { volume: of, .. }
+            | Change::Trim { volume: of, .. }
+            | Change::Create { volume: of }
+            | Change::Delete { volume: of }
+            | Change::Resize { volume: of, .. }
+            | Change::Rename { volume: of, .. }
+            | Change::Set { volume: of, .. }
+            | Change::Stand { clone: of, .. }
+            | Change::EndSession { clone: of } => *of == volume,
+            Change::OpenSession { clone, source, .. } => *clone == volume || *source == volume,
+            _ => false,
+        });
+        let parent = self.volumes[volume].parent;
+        steps.map(move |step| match &step.change {
+            Change::Set { state, .. } => format!("lsn:{} Set, {} blocks", step.lsn, state.blocks.len()),
+            Change::Create { .. } => format!("lsn:{} Create from {parent:?}", step.lsn),
+            change => format!("lsn:{} {change:?}", step.lsn),
+        })
+    }
+
     /// Whether a volume inherits, or may: it is a clone, or was taken back.
     pub(super) fn may_inherit(&self, volume: usize) -> bool {
         self.volumes[volume].parent.is_some() || self.was_set(volume)

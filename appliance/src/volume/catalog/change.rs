@@ -190,7 +190,7 @@ mod tests {
         let clone = Uuid::from_u128(u128::from(number));
         let member = SessionMember { clone, source: Uuid::nil(), name: "v".to_owned() };
         let (name, members, verdicts) = (format!("t{number}"), vec![member], Vec::new());
-        CatalogSession { name, made_ns: 1, members, at, time_ns: 1, oldest: at, newest: at, verdicts }
+        CatalogSession { name, made_ns: 1, members, at, time_ns: 1, oldest: at, newest: at, verdicts, may_be_written: false }
     }
 
     fn volume(image: u32, size_blocks: u64) -> CatalogVolume {

@@ -389,6 +389,14 @@ impl Catalog {
         self.sessions.change(|session| session.name == name, change)
     }
 
+    /// Notes that the clones of all sessions may hold writes that their images do not have.
+    pub(super) fn doubt_sessions(&mut self) {
+        let names: Vec<String> = self.sessions.iter().map(|session| session.name.clone()).collect();
+        for name in names {
+            self.change_session(&name, |session| session.may_be_written = true);
+        }
+    }
+
     /// Removes the session of a name. Returns whether it existed.
     pub(super) fn remove_session(&mut self, name: &str) -> bool {
         self.sessions.remove(|session| session.name == name)
@@ -743,6 +751,7 @@ mod tests {
             oldest: 1,
             newest: 1,
             verdicts: vec![verdict],
+            may_be_written: true,
         }
     }
 

@@ -27,6 +27,10 @@ pub(crate) struct CatalogSession {
     /// What was found at positions, in the order of the log, one each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) verdicts: Vec<SessionVerdict>,
+    /// Whether the clone may hold writes of hosts that its image does not have: the pool was
+    /// recovered since the last step.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) may_be_written: bool,
 }
 
 /// A volume of a session.
@@ -69,6 +73,7 @@ impl CatalogSession {
     /// Moves it to a position.
     pub(crate) fn stand_at(&mut self, at: Lsn, time_ns: u64) {
         (self.at, self.time_ns) = (at.0, time_ns);
+        self.may_be_written = false;
         self.oldest = self.oldest.min(at.0);
         self.newest = self.newest.max(at.0);
     }
@@ -104,6 +109,7 @@ mod tests {
             oldest: 50,
             newest: 50,
             verdicts: Vec::new(),
+            may_be_written: false,
         };
         for (lsn, verdict) in
             [(50, Verdict::Bad), (10, Verdict::Good), (30, Verdict::Skip), (30, Verdict::Bad)]

@@ -2,7 +2,7 @@
 //! n-th of them ends.
 //!
 //! A command is an entry of kind write or trim with the flag LAST, of the image that the volume had
-//! there ([`super::reigns`]). Over records that cannot be read nothing is counted: a command that is
+//! there ([`super::reigns`]), or of any image that a volume that is deleted now had in a segment. Over records that cannot be read nothing is counted: a command that is
 //! there would be missed.
 //!
 //! **Cost:** one step for each entry of the stretch; each segment's entries are read once. The
@@ -14,7 +14,7 @@ use crate::log::{Lsn, SegmentSeq};
 use crate::reactor::yield_now;
 use crate::volume::error::VolumeError;
 use crate::volume::history::entry_cache::EntryCache;
-use crate::volume::history::host_commands::{check_holes, ends_command};
+use crate::volume::history::host_commands::{Whose, check_holes, ends_command};
 use crate::volume::history::reigns::{Reign, VolumeThen};
 use crate::volume::image::index::RangeSet;
 use crate::volume::pool::Pool;
@@ -33,7 +33,12 @@ pub(in crate::volume) struct CommandEnd {
 impl CommandEnd {
     /// The end of a command of an image, if the entry is one.
     fn of(placed: &PlacedEntry, image: u32) -> Option<Self> {
-        (ends_command(placed) && placed.entry.image().0 == image).then(|| CommandEnd {
+        (placed.entry.image().0 == image).then(|| CommandEnd::of_any(placed)).flatten()
+    }
+
+    /// The end of a command of any image, if the entry is one.
+    fn of_any(placed: &PlacedEntry) -> Option<Self> {
+        ends_command(placed).then(|| CommandEnd {
             lsn: placed.lsn,
             time_ns: placed.time_ns,
             is_trim: placed.entry.kind() == Some(EntryKind::Trim),
@@ -65,6 +70,9 @@ impl Pool {
         cache: &mut EntryCache,
         mut visit: impl FnMut(CommandEnd),
     ) -> Result<Counted, VolumeError> {
+        if self.state.borrow().catalog.volume_with_uuid(then.uuid).is_none() {
+            return self.commands_of_deleted(then, from, up_to, count, cache, visit).await;
+        }
         let mut counted = Counted { count: 0, last: None };
         for reign in self.reigns_from(then, from).await? {
             let (after, up_to) = (reign.after.max(from), reign.up_to.min(up_to));
@@ -100,6 +108,57 @@ impl Pool {
                 }
                 check_holes(&known, after, up_to)?;
             }
+        }
+        Ok(counted)
+    }
+
+    /// As [`commands_behind`](Self::commands_behind), of a volume that does not exist now: where its
+    /// images begin and end is read with each segment.
+    async fn commands_of_deleted(
+        &self,
+        then: &VolumeThen,
+        from: Lsn,
+        up_to: Lsn,
+        count: u64,
+        cache: &mut EntryCache,
+        mut visit: impl FnMut(CommandEnd),
+    ) -> Result<Counted, VolumeError> {
+        let mut counted = Counted { count: 0, last: None };
+        let (geometry, newest) = {
+            let log = self.log.borrow();
+            (log.geometry(), Lsn(log.head_lsn().0.saturating_sub(1)))
+        };
+        let up_to = up_to.min(newest);
+        for sequence in geometry.sequence_of(from).0..=geometry.sequence_of(up_to).0 {
+            let known = match self.cached_known(cache, SegmentSeq(sequence), up_to).await {
+                Err(VolumeError::NoSuchPoint { .. }) => return Ok(counted),
+                known => known?,
+            };
+            let images = self.images_in(Whose::Volume(then.uuid), SegmentSeq(sequence), &known).await?;
+            if images.is_empty() {
+                // It was deleted before.
+                break;
+            }
+            for index in known.entries.records_between(from, up_to) {
+                let (line, entries) = known.entries.record(index);
+                let of_volume = |placed: &PlacedEntry| {
+                    placed.lsn > from && placed.lsn <= up_to && images.contains(placed.entry.image().0)
+                };
+                for placed in SegmentEntries::placed(line, entries).filter(of_volume) {
+                    let Some(end) = CommandEnd::of_any(&placed).filter(|_| counted.count < count) else {
+                        continue;
+                    };
+                    counted = Counted { count: counted.count + 1, last: Some(end) };
+                    visit(end);
+                }
+            }
+            if counted.count >= count {
+                let end = counted.last.map_or(up_to, |last| last.lsn);
+                check_holes(&known, from, end)?;
+                return Ok(counted);
+            }
+            check_holes(&known, from, up_to)?;
+            yield_now().await;
         }
         Ok(counted)
     }

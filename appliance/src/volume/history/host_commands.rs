@@ -301,6 +301,11 @@ pub(in crate::volume) enum Images {
 }
 
 impl Images {
+    /// Whether there are none.
+    pub(in crate::volume) fn is_empty(&self) -> bool {
+        matches!(self, Images::Some(images) if images.is_empty())
+    }
+
     pub(in crate::volume) fn contains(&self, image: u32) -> bool {
         match self {
             Images::All => true,

@@ -52,7 +52,6 @@ impl Pool {
     ) -> Result<Vec<Reign>, VolumeError> {
         let newest = Lsn(self.log.borrow().head_lsn().0.saturating_sub(1));
         let now = VolumeThen::of(&self.state.borrow().catalog, then.uuid);
-        // A volume that is deleted now had its last image, as far as this is known here.
         if now.is_none_or(|now| now.continues(then)) {
             return Ok(vec![Reign { image: then.image, after: then.born, up_to: newest }]);
         }

@@ -259,6 +259,8 @@ impl Pool {
         at: Lsn,
         continued: &ContinueLog,
     ) -> Result<(), VolumeError> {
+        // The new image of a session's clone has no entries, but inherits what hosts wrote.
+        catalog.doubt_sessions();
         let parents: Vec<u32> = catalog.volumes.iter().map(|volume| volume.image).collect();
         for image in parents {
             let id = image_ids::take_for_recovery(catalog, self.format_version())?;

@@ -69,7 +69,7 @@ impl Pool {
         let clone = self.clone_of(&session)?;
         if clone.is_written && !discard_writes {
             let reason = format!(
-                "a host has written to '{}', and a roll-back to lsn:{} would not have that; discard these writes with --discard-writes, or keep the clone (varve restore commit {name} --keep NAME) and promote it",
+                "a host has written to '{}', or may have, before the pool was started or recovered, and a roll-back to lsn:{} would not have that; discard these writes with --discard-writes, or keep the clone (varve restore commit {name} --keep NAME) and promote it",
                 clone.name, session.at
             );
             return Err(VolumeError::Invalid { what: "commit", reason });

@@ -110,6 +110,7 @@ fn add_session(
         // The clone may share an index that is newer than the point, with the same content.
         newest: made.born.0.max(made.at.0),
         verdicts: Vec::new(),
+        may_be_written: false,
     });
     Ok(())
 }

@@ -83,10 +83,10 @@ impl Pool {
             id,
             name: volume.name().to_owned(),
             size_blocks: volume.size_blocks(),
-            is_written: volume.is_written(),
+            is_written: volume.is_written() || session.may_be_written,
             changed_lsn: volume.changed_lsn(),
             index: volume.ready_index().map(|index| (index.clone(), volume.uncertain_below())),
-            is_plain: !volume.is_written() && volume.resident() == 0 && !volume.is_hydrating(),
+            is_plain: !volume.is_written() && !session.may_be_written && volume.resident() == 0 && !volume.is_hydrating(),
         })
     }
 
@@ -159,7 +159,7 @@ impl Pool {
         let clone = self.clone_of(session)?;
         if clone.is_written && !discard_writes {
             let reason = format!(
-                "a host has written to '{}' since it was set to lsn:{}; discard these writes with --discard-writes, or keep the clone (varve restore commit {} --keep NAME)",
+                "a host has written to '{}' since it was set to lsn:{}, or may have, before the pool was started or recovered; discard these writes with --discard-writes, or keep the clone (varve restore commit {} --keep NAME)",
                 clone.name, session.at, session.name
             );
             return Err(VolumeError::Invalid { what: "step", reason });

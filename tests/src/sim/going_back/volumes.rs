@@ -13,6 +13,21 @@ use super::super::workload::Run;
 use super::super::world::in_background;
 use super::{Carried, Cut, Piece, VOLUMES_MAX};
 
+/// Prints what the model knows of a volume when a check fails.
+struct History<'a> {
+    run: &'a Run,
+    place: usize,
+}
+
+impl Drop for History<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("it was volume {}, which", self.place);
+            self.run.model.history_of(self.place).for_each(|line| eprintln!("  {line}"));
+        }
+    }
+}
+
 impl Run {
     /// Compares a volume with the model.
     pub(super) fn check_place(&self, place: usize) {
@@ -20,6 +35,7 @@ impl Run {
         let name = self.model.name(place);
         let found = self.pool.find_volume(name);
         let found = found.unwrap_or_else(|| panic!("seed {}: volume {name} is gone", self.seed));
+        let _told = History { run: self, place };
         let size_blocks = found.size_bytes / varve::dma::BLOCK_BYTES as u64;
         assert_eq!(size_blocks, expected.size_blocks, "seed {}: volume {name}", self.seed);
         check_volume(&self.pool, found.id, &expected, &self.trouble.excused, self.seed);
@@ -68,7 +84,7 @@ impl Run {
         if self.live().len() >= VOLUMES_MAX {
             return;
         }
-        let (name, read_only) = (self.new_name("c"), self.rng.one_in(2));
+        let (name, read_only) = (self.new_name("v"), self.rng.one_in(2));
         let from = self.model.name_at(source, at).to_owned();
         let future = Rc::clone(&self.pool).clone_volume(from, Point::Lsn(at), name.clone(), read_only);
         let piece: Piece<'_> = Box::new(|run| {
