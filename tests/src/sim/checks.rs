@@ -7,6 +7,7 @@ use varve::dma::BLOCK_BYTES;
 use varve::volume::{IoError, Point, Pool, Request, VolumeError, VolumeId};
 
 use super::damage::problems;
+use super::going_back::History;
 use super::model::{VolumeState, is_filled};
 use super::shortage;
 use super::starts::OnPanic;
@@ -63,6 +64,7 @@ impl Run {
                 .iter()
                 .any(|problem| problem.ends_with("what was changed in them is missing"));
         if !is_other_size {
+            let _told = History { run: self, place: source };
             check_volume(&self.pool, probe.id, &state, &self.trouble.excused, self.seed);
         }
         self.archived_only_points += u64::from(is_archived_only);

@@ -180,8 +180,15 @@ impl Model {
         });
         let parent = self.volumes[volume].parent;
         steps.map(move |step| match &step.change {
-            Change::Set { state, .. } => format!("lsn:{} Set, {} blocks", step.lsn, state.blocks.len()),
-            Change::Create { .. } => format!("lsn:{} Create from {parent:?}", step.lsn),
+            Change::Set { state, base, .. } => {
+                let base = base.as_ref().map(|base| base.size_blocks);
+                let (size, held) = (state.size_blocks, state.blocks.len());
+                format!("lsn:{} Set to a size of {size} with {held} blocks, base {base:?}", step.lsn)
+            }
+            Change::Create { .. } => {
+                let size = self.volumes[volume].first_size_blocks;
+                format!("lsn:{} Create from {parent:?} with a size of {size}", step.lsn)
+            }
             change => format!("lsn:{} {change:?}", step.lsn),
         })
     }

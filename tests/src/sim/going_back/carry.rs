@@ -67,6 +67,7 @@ impl Run {
                 return self.carried(verb, result, pieces.len(), last_lsn);
             }
             if cut.is_some_and(|cut| turn >= cut.turns) || self.disk.is_dead() {
+                self.note_cut();
                 let count = self.count_verb(verb);
                 count.cut += 1;
                 count.cut_behind += u64::from(last_lsn.is_some());
@@ -92,6 +93,8 @@ impl Run {
         missing: usize,
         last_lsn: Option<u64>,
     ) -> Carried<T> {
+        // It has ended before the device died.
+        self.disk.die_after_writes(None);
         // What was answered is stable.
         if let Some(lsn) = last_lsn.filter(|_| result.is_ok()) {
             self.mark_flushed(lsn);

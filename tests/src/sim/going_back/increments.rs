@@ -39,7 +39,10 @@ impl Run {
         }
         let writes = cut.map(|cut| cut.turns % 20);
         if !self.apply(&file, clone, &after, writes) {
-            self.count_verb("increment").cut += u64::from(cut.is_some());
+            if cut.is_some() {
+                self.note_cut();
+                self.count_verb("increment").cut += 1;
+            }
             return;
         }
         self.count_verb("increment").done += 1;

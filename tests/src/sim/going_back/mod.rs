@@ -29,6 +29,7 @@ use varve::volume::VolumeError;
 
 use self::blocks::CutRestore;
 pub(super) use self::carry::{Carried, Piece};
+pub(super) use self::volumes::History;
 use super::workload::Run;
 
 /// The most volumes that the verbs make.
@@ -36,7 +37,11 @@ const VOLUMES_MAX: usize = 7;
 /// The most sessions at a time.
 const SESSIONS_AT_ONCE: usize = 2;
 /// The most turns of a verb that a crash cuts, by the power of two.
-const CUT_TURNS_BITS: u64 = 10;
+const CUT_TURNS_BITS: u64 = 7;
+/// The most turns of a verb during which the device dies.
+const DYING_TURNS: u64 = 1000;
+/// So many verbs are begun until one of them is cut.
+const BEGUN_MAX: usize = 8;
 
 /// Where a crash cuts a verb.
 #[derive(Debug, Clone, Copy)]
@@ -52,6 +57,8 @@ pub(super) struct Cut {
 pub struct GoingBack {
     /// Names that were given: none comes twice, also if a crash took its volume.
     names: u64,
+    /// How many verbs were cut.
+    cuts: u64,
     /// A restore of blocks that a crash has cut.
     cut_restore: Option<CutRestore>,
     /// What was done, by name of verb.
@@ -132,11 +139,19 @@ impl Run {
     /// Begins one random verb, which a crash cuts after some turns, or after some writes of the
     /// device.
     pub(super) fn begin_going_back(&mut self) {
-        let bits = self.rng.below(CUT_TURNS_BITS);
-        let turns = self.rng.below(1 << bits);
-        let writes = self.rng.one_in(3).then(|| 1 + self.rng.below(8));
-        let turns = if writes.is_some() { 1 << CUT_TURNS_BITS } else { turns };
-        self.choose_verb(Some(Cut { turns, writes }));
+        let cuts = |run: &Run| run.going_back.as_ref().map_or(0, |verbs| verbs.cuts);
+        let before = cuts(self);
+        for _ in 0..BEGUN_MAX {
+            let bits = self.rng.below(CUT_TURNS_BITS);
+            let turns = self.rng.below(1 << bits);
+            let writes = self.rng.one_in(3).then(|| 1 + self.rng.below(8));
+            let turns = if writes.is_some() { DYING_TURNS } else { turns };
+            self.choose_verb(Some(Cut { turns, writes }));
+            if cuts(self) > before || self.disk.is_dead() {
+                break;
+            }
+            self.disk.die_after_writes(None);
+        }
     }
 
     /// `cut`: where a crash cuts the verb, whether it is done or not.
@@ -171,6 +186,10 @@ impl Run {
         let verbs = self.going_back.as_mut().expect("the run has verbs");
         verbs.names += 1;
         format!("{prefix}{}", verbs.names)
+    }
+
+    fn note_cut(&mut self) {
+        self.going_back.as_mut().expect("the run has verbs").cuts += 1;
     }
 
     fn count_verb(&mut self, verb: &'static str) -> &mut VerbCount {

@@ -14,9 +14,9 @@ use super::super::world::in_background;
 use super::{Carried, Cut, Piece, VOLUMES_MAX};
 
 /// Prints what the model knows of a volume when a check fails.
-struct History<'a> {
-    run: &'a Run,
-    place: usize,
+pub(in crate::sim) struct History<'a> {
+    pub(in crate::sim) run: &'a Run,
+    pub(in crate::sim) place: usize,
 }
 
 impl Drop for History<'_> {
@@ -24,6 +24,10 @@ impl Drop for History<'_> {
         if std::thread::panicking() {
             eprintln!("it was volume {}, which", self.place);
             self.run.model.history_of(self.place).for_each(|line| eprintln!("  {line}"));
+            if let Some((parent, _)) = self.run.model.volumes[self.place].parent {
+                eprintln!("and its origin, which");
+                self.run.model.history_of(parent).for_each(|line| eprintln!("  {line}"));
+            }
         }
     }
 }
