@@ -668,6 +668,36 @@ fn a_clone_that_was_never_written_leaves_nothing_behind() {
     bed.check("c", &state);
 }
 
+/// A clone of a clone that was never written begins with the size that this one had, and a reset
+/// takes it back to that, not to the size of the volume that both inherit from.
+#[test]
+fn a_reset_gives_the_size_of_the_point_too() {
+    let mut bed = Bed::new(75, 12, Recycling::Archived);
+    for _ in 0..30 {
+        bed.write();
+    }
+    let clone = |bed: &Bed, source: &str, point: NamedPoint, name: &str| {
+        let clone = Rc::clone(&bed.pool).clone_volume(source.to_owned(), point, name.to_owned(), false);
+        wait(&bed.pool, clone).expect("a clone");
+    };
+    clone(&bed, VOLUME, lsn_point(bed.states[20].0), "c");
+    let large = State { size_blocks: VOLUME_BLOCKS + 70, ..bed.states[20].1.clone() };
+    let size_bytes = large.size_blocks * BLOCK_BYTES as u64;
+    wait(&bed.pool, Rc::clone(&bed.pool).resize_volume("c".to_owned(), size_bytes)).expect("room");
+    let point = bed.pool.stats().newest_point_lsn;
+    clone(&bed, "c", lsn_point(point), "d");
+    bed.check("d", &large);
+    for crash in [None, Some(Crash::Process)] {
+        if let Some(crash) = crash {
+            bed.reopen(crash);
+        }
+        bed.change(bed.id("d"), &large);
+        let reset = Rc::clone(&bed.pool).reset_clone("d".to_owned(), None);
+        wait(&bed.pool, reset).expect("reset");
+        bed.check("d", &large);
+    }
+}
+
 /// What cannot be done is refused, and nothing changes.
 #[test]
 fn what_cannot_be_done_is_refused_and_nothing_changes() {

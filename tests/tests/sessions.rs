@@ -462,3 +462,38 @@ fn a_thousand_sessions_leave_nothing_behind() {
 
 /// The bound that the documentation of the format states.
 const GONE_IMAGES_MAX: usize = 1024;
+
+/// A session on a volume that was rolled back and then deleted counts the commands of all its
+/// images, in both directions.
+#[test]
+fn commands_of_a_deleted_volume_are_counted_over_its_roll_backs() {
+    let mut past = Past::new(91, 12, 64);
+    past.step(300);
+    let back = Rc::clone(&past.pool).roll_back("data".to_owned(), lsn_point(past.lsn(100)), false);
+    wait(&past.pool, back).expect("rolled back");
+    let first = past.pool.stats().newest_point_lsn;
+    let id = past.pool.find_volume("data").expect("there").id;
+    let mut ends = Vec::new();
+    for block in 0..5 {
+        let data = vec![block as u8 + 1; BLOCK_BYTES];
+        let request = Request::Write { block, data: &[&data], force_unit_access: true };
+        assert_eq!(run(&past.pool, id, &request).result, Ok(()));
+        ends.push(past.pool.stats().newest_point_lsn);
+    }
+    assert!(ends[0] > first);
+    let last = past.command(commands_of(&past) - 1);
+    open(&past, last);
+    wait(&past.pool, Rc::clone(&past.pool).delete_volume("data".to_owned())).expect("deleted");
+    for round in 0..2 {
+        let stepped = step(&past, StepTo::Commands(3));
+        assert_eq!(stepped.session.at.lsn, ends[2], "round {round}");
+        let stepped = step(&past, StepTo::Commands(-3));
+        assert_eq!(stepped.session.at.lsn, past.lsn(last), "round {round}");
+        past.check(NAME, last);
+    }
+    assert!(try_step(&past, StepTo::Commands(6), false).is_err(), "there were five");
+}
+
+fn commands_of(past: &Past) -> usize {
+    (0..past.len()).filter(|&moment| past.is_command(moment)).count()
+}
