@@ -42,8 +42,14 @@ pub(super) enum Change {
     DeleteSnapshot { name: String },
     DeleteSynch { label: String },
     Rename { volume: usize, name: String },
-    /// The volume goes on from another state. `base` is the one that a reset takes it to.
-    Set { volume: usize, state: Rc<VolumeState>, base: Option<Rc<VolumeState>> },
+    /// The volume goes on from another state: that of the volume `from` at a position, if that is
+    /// known. `base` is the state that a reset takes it to.
+    Set {
+        volume: usize,
+        from: Option<(usize, u64)>,
+        state: Rc<VolumeState>,
+        base: Option<Rc<VolumeState>>,
+    },
     OpenSession { name: String, clone: usize, source: usize, at: u64 },
     Stand { clone: usize, at: u64 },
     Judge { clone: usize, at: u64, verdict: Verdict },
@@ -180,10 +186,10 @@ impl Model {
         });
         let parent = self.volumes[volume].parent;
         steps.map(move |step| match &step.change {
-            Change::Set { state, base, .. } => {
+            Change::Set { from, state, base, .. } => {
                 let base = base.as_ref().map(|base| base.size_blocks);
                 let (size, held) = (state.size_blocks, state.blocks.len());
-                format!("lsn:{} Set to a size of {size} with {held} blocks, base {base:?}", step.lsn)
+                format!("lsn:{} Set to {from:?}, size {size}, {held} blocks, base {base:?}", step.lsn)
             }
             Change::Create { .. } => {
                 let size = self.volumes[volume].first_size_blocks;

@@ -208,7 +208,7 @@ impl Run {
                 let state = run.model.state_at(source, at);
                 let state = Rc::new(state.unwrap_or_else(|| panic!("seed {}: nothing at {at}", run.seed)));
                 let base = Some(Rc::clone(&state));
-                run.push_managed(Change::Set { volume: clone, state, base });
+                run.push_managed(Change::Set { volume: clone, from: Some((source, at)), state, base });
                 run.push_managed(Change::Stand { clone, at });
             }
             is_moved

@@ -24,10 +24,13 @@ impl Drop for History<'_> {
         if std::thread::panicking() {
             eprintln!("it was volume {}, which", self.place);
             self.run.model.history_of(self.place).for_each(|line| eprintln!("  {line}"));
-            if let Some((parent, _)) = self.run.model.volumes[self.place].parent {
-                eprintln!("and its origin, which");
+            let mut place = self.place;
+            while let Some((parent, _)) = self.run.model.volumes[place].parent {
+                eprintln!("and its origin {parent}, which");
                 self.run.model.history_of(parent).for_each(|line| eprintln!("  {line}"));
+                place = parent;
             }
+            eprintln!("{:?}", self.run.pool.volumes());
         }
     }
 }
@@ -131,7 +134,8 @@ impl Run {
             let is_set = run.pool.stats().newest_change_lsn > before;
             if is_set {
                 let (state, base) = (Rc::clone(&state), Some(Rc::clone(&state)));
-                run.push_managed(Change::Set { volume: place, state, base });
+                let from = other.map(|at| (parent, at));
+                run.push_managed(Change::Set { volume: place, from, state, base });
             }
             is_set
         });
@@ -260,7 +264,7 @@ pub(super) fn roll_back_piece<'a>(place: usize, at: u64) -> Piece<'a> {
         };
         let state: VolumeState = run.model.state_at(place, at).expect("it existed");
         let base = run.model.base_at(place, at);
-        run.push_managed(Change::Set { volume: place, state: Rc::new(state), base });
+        run.push_managed(Change::Set { volume: place, from: Some((place, at)), state: Rc::new(state), base });
         run.push_managed(Change::Snapshot { name: snapshot.name, at: snapshot.lsn });
         true
     })
