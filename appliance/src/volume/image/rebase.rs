@@ -23,7 +23,7 @@ use std::collections::BTreeMap;
 use crate::dma::BLOCK_BYTES;
 use crate::log::{ImageId, Log, Lsn, Recycling, SegmentSeq};
 use crate::reactor::yield_now;
-use crate::volume::catalog::{Catalog, CatalogImage, CatalogVolume, ResidentPart};
+use crate::volume::catalog::{Catalog, CatalogImage, CatalogVolume, ResidentPart, reach};
 use crate::volume::error::VolumeError;
 use crate::volume::image::index::Index;
 use crate::volume::image::volume::{Rebased, Volume};
@@ -317,7 +317,13 @@ impl State {
             return Ok((Lsn(0), to.census.clone()));
         }
         let geometry = log.geometry();
-        let mut first = SegmentSeq(log.table().next_sequence().0.saturating_sub(geometry.working_set));
+        let next = log.table().next_sequence().0;
+        // A working set that was made longer reaches back to what was in the shorter one, and no
+        // further: neither a start nor a point looks for blocks before that.
+        let current = SegmentSeq(next.saturating_sub(1));
+        let reached = reach(&self.catalog.working_sets, current).unwrap_or(geometry.working_set);
+        let first = next.saturating_sub(geometry.working_set).max(current.0.saturating_sub(reached));
+        let mut first = SegmentSeq(first);
         let absent =
             to.census.range(first..).rev().find(|(sequence, _)| log.table().slot(**sequence).is_none());
         if let Some((&absent, _)) = absent {
