@@ -58,6 +58,8 @@ const OWNED: &[(&str, &str)] = &[
     ("ArchiveSlot", "volume/archive/slot.rs"),
     ("Archive", "volume/archive/state.rs"),
     ("Alarm", "volume/archive/alarm.rs"),
+    ("Anchoring", "volume/archive/anchoring.rs"),
+    ("Anchors", "volume/archive/anchors.rs"),
     ("Away", "volume/archive/away.rs"),
     ("Flights", "volume/archive/flights.rs"),
     ("Lost", "volume/archive/losses.rs"),

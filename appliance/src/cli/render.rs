@@ -375,10 +375,11 @@ fn clock_text(clock: &ClockStatus, result: &Value) -> String {
 
 fn clone_text(clone: &CloneInfo) -> String {
     let scan = format!(
-        "{} entries in at most {} segments (bound {}), {:.1} ms",
+        "{} entries in at most {} segments (bound {}){}, {:.1} ms",
         clone.entries_scanned,
         clone.segments_touched,
         clone.segments_bound,
+        super::clone_render::anchor(clone.anchor_lsn, clone.anchor_bytes),
         clone.elapsed_us as f64 / 1000.0
     );
     let mut text = volume_table(std::slice::from_ref(&clone.volume));
@@ -503,6 +504,13 @@ mod tests {
                            "entries_scanned": 100, "elapsed_us": 1500});
         let text = render(View::Clone, &clone);
         assert!(text.contains("100 entries in at most 2 segments (bound 9), 1.5 ms"), "{text}");
+        let mut anchored = clone.clone();
+        (anchored["anchor_lsn"], anchored["anchor_bytes"]) = (json!(5), json!(4096));
+        let text_of_anchored = render(View::Clone, &anchored);
+        assert!(
+            text_of_anchored.contains("(bound 9) and 4 KiB of the anchor at lsn:5, 1.5 ms"),
+            "{text_of_anchored}"
+        );
         assert!(text.contains("a (4 KiB)") && text.contains("the end of a write"), "{text}");
     }
 

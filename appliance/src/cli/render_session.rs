@@ -60,6 +60,9 @@ fn cost_text(step: &StepInfo) -> String {
     let cost = &step.cost;
     let mut text =
         format!("{} entries of {} segments", cost.entries + cost.entries_scanned, cost.segments_read);
+    if cost.anchor_bytes > 0 {
+        let _ = write!(text, " and {} of an anchor", super::cells::size(cost.anchor_bytes));
+    }
     if cost.opened_anew {
         text.push_str(", the whole index by a scan");
     } else if cost.ranges_rebuilt > 0 {

@@ -438,6 +438,12 @@ pub struct CloneInfo {
     pub segments_bound: u64,
     /// Entries read.
     pub entries_scanned: u64,
+    /// The anchor from which the scan began; `None`: it used none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub anchor_lsn: Option<u64>,
+    /// Bytes of anchors read.
+    #[serde(default)]
+    pub anchor_bytes: u64,
     /// How long the index took to build.
     pub elapsed_us: u64,
 }
@@ -486,6 +492,12 @@ pub struct RollBackInfo {
     pub segments_bound: u64,
     /// Entries read.
     pub entries_scanned: u64,
+    /// The anchor from which the scan began; `None`: it used none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub anchor_lsn: Option<u64>,
+    /// Bytes of anchors read.
+    #[serde(default)]
+    pub anchor_bytes: u64,
     /// How long it took.
     pub elapsed_us: u64,
 }

@@ -20,7 +20,7 @@ mod request;
 mod session;
 mod space;
 
-pub use archive::{ArchivePolicy, ArchiveStatus, BackPressure, Forgotten, KnownObjects};
+pub use archive::{AnchorPolicy, ArchivePolicy, ArchiveStatus, BackPressure, Forgotten, KnownObjects};
 pub use blocks::diff::DiffRequest;
 pub use blocks::history::HistoryRequest;
 pub use blocks::info::{
@@ -30,6 +30,7 @@ pub use blocks::info::{
 pub use blocks::restore::BlockRestoreRequest;
 pub use catalog::{OVERPROVISIONING_PERCENT_DEFAULT, Ownership, SESSIONS_MAX, VERDICTS_MAX, Verdict};
 pub use error::VolumeError;
+pub use history::anchor_check::AnchorCheck;
 pub use history::clock::clock_problem;
 pub(crate) use history::inspect;
 pub use history::point::{NamedPoint, Point, PointParseError};

@@ -8,7 +8,9 @@ use varve::archive::store::faulty::{Call, Fault, FaultyStore, When};
 use varve::archive::store::{Reason, Store, StoreErrorKind};
 use varve::log::Recycling;
 use varve::log::geometry::RESERVE_SLOTS;
-use varve::volume::{CloneInfo, PoolOptions, SegmentInfo, SegmentState, VolumeError, WORKING_SET_MIN};
+use varve::volume::{
+    AnchorPolicy, CloneInfo, PoolOptions, SegmentInfo, SegmentState, VolumeError, WORKING_SET_MIN,
+};
 
 use super::campaign::Counts;
 use super::disk::Crash;
@@ -184,7 +186,10 @@ pub fn endless_campaign_with(seed: u64, expires: bool, faults: Faults) -> Counts
     let archived = !rng.one_in(4);
     let mut run = if archived {
         let store = Arc::new(MemoryStore::default());
-        let mut run = Run::with_archive(seed, shape, Arc::clone(&store) as Arc<dyn Store>);
+        // Every second seed has anchors, more or less often.
+        let anchors =
+            if seed.is_multiple_of(2) { AnchorPolicy::Every(1 + seed / 2 % 4) } else { AnchorPolicy::Never };
+        let mut run = Run::with_anchors(seed, shape, Arc::clone(&store) as Arc<dyn Store>, anchors);
         run.trouble.memory_store = Some(store);
         run
     } else {

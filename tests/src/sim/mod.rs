@@ -2,6 +2,7 @@
 //! clock that stands still or steps, a model of the correct state, and a workload that drives both.
 //! Everything derives from a seed.
 
+pub mod anchors;
 pub mod campaign;
 pub mod checks;
 pub mod commands;

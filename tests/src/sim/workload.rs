@@ -7,7 +7,7 @@ use std::sync::Arc;
 use varve::archive::store::Store;
 use varve::dma::{BLOCK_BYTES, DmaPool};
 use varve::log::Recycling;
-use varve::volume::{IoError, Pool, PoolOptions, Sink, VolumeId};
+use varve::volume::{AnchorPolicy, IoError, Pool, PoolOptions, Sink, VolumeId};
 
 use super::disk::SimDisk;
 use super::expiry::Expired;
@@ -121,7 +121,16 @@ impl Run {
     /// # Panics
     /// When the pool cannot be created.
     pub fn with_archive(seed: u64, shape: Shape, store: Arc<dyn Store>) -> Self {
+        Run::with_anchors(seed, shape, store, AnchorPolicy::Never)
+    }
+
+    /// The same, with anchors.
+    ///
+    /// # Panics
+    /// As there.
+    pub fn with_anchors(seed: u64, shape: Shape, store: Arc<dyn Store>, anchors: AnchorPolicy) -> Self {
         let mut world = World::new(seed);
+        world.policy.anchors = anchors;
         world.options = PoolOptions { recycling: Recycling::Archived, ..PoolOptions::default() };
         world.store = Some(store);
         Run::in_world(seed, shape, world)

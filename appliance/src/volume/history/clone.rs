@@ -23,6 +23,7 @@ use crate::volume::catalog::{Catalog, CatalogVolume};
 use crate::volume::error::VolumeError;
 use crate::volume::history::past::ScanReport;
 use crate::volume::history::point::NamedPoint;
+use crate::volume::image::census::Census;
 use crate::volume::image::index::Index;
 use crate::volume::image::volume::{Volume, VolumeIndex};
 use crate::volume::info::{CloneInfo, ResolvedPoint, VolumeOrigin};
@@ -111,7 +112,7 @@ impl Pool {
             return Err(self.no_such_volume_then(&volume, &catalog, &at.point).await);
         };
         let cloning = Cloning { name, source, read_only, named, at, catalog, expiries, also };
-        let (lsn, index, report) = self.record_clone(&cloning).await?;
+        let (lsn, index, report, census) = self.record_clone(&cloning).await?;
         let Cloning { name, at, .. } = cloning;
         let id = self.add_volume(&name, VolumeIndex::Ready(index), false);
         {
@@ -125,7 +126,11 @@ impl Pool {
             // Otherwise the volume has no blocks of its own yet.
             if state.volumes.keeps_inherited() {
                 let mut log = self.log.borrow_mut();
-                state.count_resident(&mut log, id);
+                let keeps_all = state.volumes.get(id).is_some_and(|volume| volume.resident_above().0 == 0);
+                match census.filter(|_| keeps_all) {
+                    Some(census) => state.count_kept(&mut log, id, &census),
+                    None => state.count_resident(&mut log, id),
+                }
                 log.watch_demand();
             }
         }
@@ -136,12 +141,26 @@ impl Pool {
             segments_touched: report.segments_touched,
             segments_bound: report.segments_bound,
             entries_scanned: report.entries_scanned,
+            anchor_lsn: report.anchor_lsn.map(|lsn| lsn.0),
+            anchor_bytes: report.anchor_bytes,
             elapsed_us: started.elapsed().as_micros() as u64,
         })
     }
 
-    /// Adds the clone to the catalog. Returns the position of that change, and the clone's index.
-    async fn record_clone(&self, cloning: &Cloning<'_>) -> Result<(Lsn, Index, ScanReport), VolumeError> {
+    /// The index that a clone is to have, or would have if nothing changes, with its census, if the
+    /// clone has to keep its blocks on the primary device.
+    async fn census_for(&self, index: Option<&Index>) -> Option<(Index, Census)> {
+        let index = index.cloned().filter(|_| self.state.borrow().volumes.keeps_inherited())?;
+        let census = self.census(&index).await;
+        Some((index, census))
+    }
+
+    /// Adds the clone to the catalog. Returns the position of that change, the clone's index, how it
+    /// was built, and its census, if that was needed.
+    async fn record_clone(
+        &self,
+        cloning: &Cloning<'_>,
+    ) -> Result<(Lsn, Index, ScanReport, Option<Census>), VolumeError> {
         let Cloning { name, source, read_only, named, at, catalog, expiries, also } = cloning;
         let origin = VolumeOrigin { lsn: at.lsn, point: named.lasting_text() };
         let at_lsn = Lsn(at.lsn);
@@ -157,6 +176,9 @@ impl Pool {
                     Err(error) => return Err(self.with_choices(error, named, Some(at_lsn)).await),
                 });
             }
+            let shared = self.share_index(source.image, at_lsn);
+            let counted = self.census_for(built.as_ref().map(|(index, _)| index).or(shared.as_ref())).await;
+            drop(shared);
             let mut taken = None;
             let change = self.change(|now, head| {
                 self.check_not_expired(*expiries, format_args!("{} was being opened", at.point))?;
@@ -167,7 +189,17 @@ impl Pool {
                         None => return Err(VolumeError::Busy { reason: "the volume is written".to_owned() }),
                     },
                 };
-                self.state.borrow().check_kept(&self.log.borrow(), &source.name, &at.point, &index)?;
+                // A shared index may have changed since it was counted.
+                let census = counted.as_ref().filter(|(counted, _)| counted.is_same(&index));
+                let census = census.map(|(_, census)| census);
+                self.state.borrow().check_kept(
+                    &self.log.borrow(),
+                    &source.name,
+                    &at.point,
+                    &index,
+                    census,
+                )?;
+                let census = census.cloned();
                 let is_written = built.as_ref().is_none_or(|(_, report)| report.is_written);
                 let parent = self.parent_at(now, catalog, source.image, parent_lsn, is_written);
                 self.learn_ancestors(now, catalog, source.image, at_lsn);
@@ -203,15 +235,15 @@ impl Pool {
                 };
                 also(now, &made)?;
                 self.prune_images(now, head);
-                taken = Some(index);
+                taken = Some((index, census));
                 Ok(())
             });
             let changed = change.await;
             match (changed, taken) {
-                (Ok(lsn), Some(index)) => {
+                (Ok(lsn), Some((index, census))) => {
                     let bound = self.working_set_at(self.log.borrow().geometry().sequence_of(at_lsn)) + 1;
                     let shared = ScanReport { segments_bound: bound, ..ScanReport::default() };
-                    return Ok((lsn, index, built.map_or(shared, |(_, report)| report)));
+                    return Ok((lsn, index, built.map_or(shared, |(_, report)| report), census));
                 }
                 (Ok(_), None) => unreachable!("a change that was made has taken an index"),
                 // The volume was written since it was checked.

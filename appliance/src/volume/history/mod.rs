@@ -12,6 +12,8 @@
 //! | `time_line` | the time line: marks, gaps, what hosts wrote |
 //! | `plan` | what a restore would read from where |
 //! | `point_info` | what the pool tells about points |
+//! | `anchor_check` | compares an opening from an anchor with a scan |
+//! | `anchored` | opening a point from an anchor |
 //! | `known` | the entries of a segment, from the device and the archive together |
 //! | `known_content` | what is known of a segment |
 //! | `volume_then`, `past_volume` | a volume in the catalog of a position, and with its index there |
@@ -32,6 +34,8 @@
 //! | `clock` | the clock of the log and that of the machine |
 //! | `inspect` | the history of a pool that is not open |
 
+pub(in crate::volume) mod anchor_check;
+mod anchored;
 pub(in crate::volume) mod clock;
 pub(in crate::volume) mod clone;
 pub(in crate::volume) mod commands;

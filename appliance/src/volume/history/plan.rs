@@ -58,13 +58,14 @@ impl Pool {
         let shared = self.share_index(source.image, at_lsn);
         let unchanged = shared.is_some();
         let began_ns = self.monotonic_ns();
-        let (mut scanned, mut uncertain_below) = (0, Lsn(0));
+        let (mut scanned, mut uncertain_below, mut anchor) = (0, Lsn(0), None);
         let index = match shared {
             Some(index) => Some(index),
             None if quick => None,
             None => {
                 let (index, report) = self.index_at(&catalog, &source, at_lsn).await?;
                 (scanned, uncertain_below) = (report.entries_scanned, report.uncertain_below);
+                anchor = report.anchor_lsn.map(|lsn| (lsn, report.anchor_bytes));
                 Some(index)
             }
         };
@@ -90,11 +91,14 @@ impl Pool {
             primary: PlaceBytes::default(),
             archive: PlaceBytes::default(),
             uncertain_bytes: mapped.uncertain * BLOCK_BYTES as u64,
+            anchor_lsn: None,
+            anchor_bytes: 0,
             segments: Vec::new(),
             estimate: PlanEstimate { open_s: None, hydrate_s: None, basis: String::new() },
         };
         for sequence in segments {
-            let is_read = !unchanged;
+            // An anchor has what is older, but it names the record before it.
+            let is_read = !unchanged && anchor.is_none_or(|(lsn, _)| sequence >= self.sequence_of(lsn));
             let segment = self.plan_segment(sequence, mapped.blocks.get(&sequence).copied(), is_read);
             let RestorePlan { primary, archive, .. } = &mut plan;
             match segment.place {
@@ -109,6 +113,8 @@ impl Pool {
         }
         plan.segments.truncate(SEGMENTS_MAX);
         let measured = self.measure_archive(&mapped.archived).await;
+        plan.anchor_lsn = anchor.map(|(lsn, _)| lsn.0);
+        plan.anchor_bytes = anchor.map_or(0, |(_, bytes)| bytes);
         plan.estimate = estimate(&plan, quick, scanned, open_s, measured);
         Ok(plan)
     }
@@ -180,6 +186,10 @@ impl Pool {
         measured
     }
 
+    fn sequence_of(&self, lsn: Lsn) -> SegmentSeq {
+        self.log.borrow().geometry().sequence_of(lsn)
+    }
+
     fn monotonic_ns(&self) -> u64 {
         self.log.borrow().environment().clock.monotonic_ns()
     }
@@ -208,8 +218,11 @@ fn estimate(plan: &RestorePlan, quick: bool, scanned: u64, open_s: f64, measured
     } else if quick {
         "nothing was read, so the time to open is not known".to_owned()
     } else {
+        let anchor = plan.anchor_lsn.map_or_else(String::new, |lsn| {
+            format!(" and {} KiB of the anchor at lsn:{lsn}", plan.anchor_bytes >> 10)
+        });
         format!(
-            "the {scanned} entries were read now, in {open_s:.3} s; what the caches keep is read faster next time"
+            "the {scanned} entries{anchor} were read now, in {open_s:.3} s; what the caches keep is read faster next time"
         )
     };
     let rate = measured.bytes as f64 / (measured.elapsed_ns.max(1) as f64 / 1e9);

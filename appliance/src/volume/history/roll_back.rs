@@ -87,6 +87,8 @@ impl Pool {
             segments_touched: report.segments_touched,
             segments_bound: report.segments_bound,
             entries_scanned: report.entries_scanned,
+            anchor_lsn: report.anchor_lsn.map(|lsn| lsn.0),
+            anchor_bytes: report.anchor_bytes,
             elapsed_us: started.elapsed().as_micros() as u64,
         })
     }

@@ -60,6 +60,9 @@ pub struct WalkReport {
     pub entries_scanned: u64,
     /// Whether the state was opened anew by a scan.
     pub opened_anew: bool,
+    /// Bytes of anchors read by scans.
+    #[serde(default)]
+    pub anchor_bytes: u64,
 }
 
 impl WalkReport {
@@ -70,11 +73,13 @@ impl WalkReport {
         self.ranges_rebuilt += other.ranges_rebuilt;
         self.entries_scanned += other.entries_scanned;
         self.opened_anew |= other.opened_anew;
+        self.anchor_bytes += other.anchor_bytes;
     }
 
     fn add_scan(&mut self, scan: &ScanReport) {
         self.entries_scanned += scan.entries_scanned;
         self.segments_read += scan.segments_touched;
+        self.anchor_bytes += scan.anchor_bytes;
     }
 }
 

@@ -18,13 +18,12 @@
 //! inherited, and read from where they are. A pool without an archive keeps all, and refuses if it
 //! cannot.
 
-use std::collections::BTreeMap;
-
 use crate::dma::BLOCK_BYTES;
 use crate::log::{ImageId, Log, Lsn, Recycling, SegmentSeq};
 use crate::reactor::yield_now;
 use crate::volume::catalog::{Catalog, CatalogImage, CatalogVolume, ResidentPart};
 use crate::volume::error::VolumeError;
+use crate::volume::image::census::{Census, census};
 use crate::volume::image::index::Index;
 use crate::volume::image::volume::{Rebased, Volume};
 use crate::volume::info::{ImageParent, VolumeEvent};
@@ -32,12 +31,6 @@ use crate::volume::manage::operations::add_image;
 use crate::volume::pool::Pool;
 use crate::volume::pool::state::State;
 use crate::volume::request::VolumeId;
-
-/// How many leaves of an index, of 512 blocks each, are counted in one turn.
-const LEAVES_PER_TURN: usize = 16;
-
-/// How many blocks of an index are in each segment.
-pub(in crate::volume) type Census = BTreeMap<SegmentSeq, u64>;
 
 /// A state of the past that a volume can be set to.
 pub(in crate::volume) struct PastState {
@@ -93,16 +86,11 @@ struct Plan {
 impl Pool {
     /// Counts the blocks of an index in each segment, in pieces.
     pub(in crate::volume) async fn census(&self, index: &Index) -> Census {
-        let geometry = self.log.borrow().geometry();
-        let mut census = Census::new();
-        let mut next = Some(0);
-        while let Some(from) = next {
-            next = index.visit_some(from, LEAVES_PER_TURN, |_, mapping| {
-                *census.entry(geometry.sequence_of(mapping.lsn())).or_default() += 1;
-            });
-            yield_now().await;
-        }
-        census
+        let (segment_blocks, newest) = {
+            let log = self.log.borrow();
+            (log.geometry().segment_blocks, log.table().next_sequence())
+        };
+        census(index, segment_blocks, newest).await
     }
 
     /// Sets a volume to a state of the past. `edit` may change more of the catalog in the same

@@ -11,6 +11,7 @@ use smallvec::SmallVec;
 use super::trouble::Trouble;
 use crate::dma::BLOCK_BYTES;
 use crate::log::{BlockNumber, ImageId, Log, Lsn};
+use crate::volume::image::census::Census;
 use crate::volume::image::index::{Index, IndexBuilder, Mapping, RangeSet};
 use crate::volume::info::VolumeStats;
 use crate::volume::request::{IoError, Refusal};
@@ -442,6 +443,15 @@ impl Volume {
         self.resident = resident;
         self.assert_counted();
         resident
+    }
+
+    /// The same for a volume of which all is resident, and whose blocks were counted before.
+    pub(in crate::volume) fn count_kept(&mut self, log: &mut Log, census: &Census) -> u64 {
+        assert!(self.resident_above.0 == 0, "all of it is resident");
+        log.note_live_in(census);
+        self.resident = census.values().sum();
+        self.assert_counted();
+        self.resident
     }
 
     /// Reverts [`count_resident`](Self::count_resident). Returns how many blocks there were.

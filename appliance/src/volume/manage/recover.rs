@@ -34,7 +34,7 @@ use crate::dma::BLOCK_BYTES;
 use crate::log::reader::LsnRange;
 use crate::log::recovery::{ContinueLog, finish_continuing};
 use crate::log::{CreateLog, Environment, Lsn, SegmentSeq};
-use crate::volume::archive::{ArchivePolicy, KnownObjects};
+use crate::volume::archive::{AnchorPolicy, ArchivePolicy, KnownObjects};
 use crate::volume::catalog::{Catalog, CatalogImage, Cut, Ownership};
 use crate::volume::error::VolumeError;
 use crate::volume::image::image_ids;
@@ -142,7 +142,8 @@ impl Pool {
             environment: &environment,
             request,
             options,
-            policy,
+            // Nothing is stored or deleted before the archive is taken over.
+            policy: ArchivePolicy { anchors: AnchorPolicy::Never, ..policy },
             unreadable: Unreadable::new(from.leaves_out_unreadable),
             damaged_objects: Vec::new(),
             lost: Vec::new(),

@@ -1,10 +1,9 @@
 //! Whether there is room for more: the capacity of the pool, minus what is promised and used.
 
-use std::collections::BTreeMap;
-
 use super::capacity::{capacity_blocks, is_nearly_full};
-use crate::log::{Log, Recycling, SegmentSeq};
+use crate::log::{Log, Recycling};
 use crate::volume::error::VolumeError;
+use crate::volume::image::census::Census;
 use crate::volume::image::index::Index;
 use crate::volume::image::volume::Volume;
 use crate::volume::pool::state::State;
@@ -38,14 +37,26 @@ impl State {
         self.capacity.bury(volume.into_index(), above, resident);
     }
 
+    /// The same for a clone that keeps what it inherits on the primary device, whose blocks were
+    /// counted before. Cost: one step for each segment.
+    pub(in crate::volume) fn count_kept(&mut self, log: &mut Log, id: VolumeId, census: &Census) {
+        let Some(volume) = self.volumes.get_mut(id) else { return };
+        let resident = volume.count_kept(log, census);
+        if volume.is_thin() {
+            self.capacity.add_thin(resident);
+        }
+    }
+
     /// Refuses a clone that would keep more on the primary device than the device can hold, or more
-    /// than can be copied forward in time. Cost: one step for each block that it inherits.
+    /// than can be copied forward in time. Cost: one step for each segment, or for each block that it
+    /// inherits if they were not counted (`census`).
     pub(in crate::volume) fn check_kept(
         &self,
         log: &Log,
         source: &str,
         point: &str,
         index: &Index,
+        census: Option<&Census>,
     ) -> Result<(), VolumeError> {
         let Some(capacity) = self.capacity_of(log).filter(|_| self.volumes.keeps_inherited()) else {
             return Ok(());
@@ -61,9 +72,13 @@ impl State {
             );
             return Err(VolumeError::NoSpace { reason });
         }
-        let mut more: BTreeMap<SegmentSeq, u64> = BTreeMap::new();
-        index.visit(|_, mapping| *more.entry(log.geometry().sequence_of(mapping.lsn())).or_default() += 1);
-        if !log.may_become_live(&more) {
+        let count = || {
+            let mut more = Census::new();
+            index
+                .visit(|_, mapping| *more.entry(log.geometry().sequence_of(mapping.lsn())).or_default() += 1);
+            more
+        };
+        if !census.map_or_else(|| log.may_become_live(&count()), |census| log.may_become_live(census)) {
             let reason = format!(
                 "{what}; too many of them are leaving the working set, or have left it, to be copied forward in time. Open a newer point, write on and try again, make the working set longer, or serve the pool with an archive"
             );
