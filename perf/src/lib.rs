@@ -25,6 +25,7 @@ pub mod archive;
 pub mod bar;
 pub mod bed;
 pub mod bench;
+pub mod beside_clone;
 pub mod chart;
 pub mod cleaning;
 pub mod compare;

@@ -15,8 +15,8 @@ use varve_perf::bench::{self, BenchConfig};
 use varve_perf::error::PerfError;
 use varve_perf::floor::limits;
 use varve_perf::{
-    append, archive, cleaning, compare, idle, instructions, lookup, many, open_archived, rebuild, report,
-    seconds, sockets, table, write_amplification,
+    append, archive, beside_clone, cleaning, compare, idle, instructions, lookup, many, open_archived,
+    rebuild, report, seconds, sockets, table, write_amplification,
 };
 
 /// Load and latency measurements of varve.
@@ -43,6 +43,9 @@ enum Command {
     WriteAmplification(Measured<write_amplification::Options>),
     /// Latencies of writes while segments are cleaned, beside those without.
     Cleaning(Measured<cleaning::Options>),
+    /// Latencies of a volume while its clone is read at full speed, beside those while another
+    /// volume is.
+    BesideClone(Measured<beside_clone::Options>),
     /// Throughput of the archivist's work beside the `zstd` command line.
     Archive(Measured<archive::Options>),
     /// Speed of building an index from entries.
@@ -136,6 +139,9 @@ fn main() -> ExitCode {
         Command::WriteAmplification(command) => run_write_amplification(&command),
         Command::Cleaning(command) => with_steps(|step| cleaning::run(&command.options, step))
             .and_then(|report| give(&report, command.json.as_deref(), cleaning::table))
+            .map(|()| true),
+        Command::BesideClone(command) => with_steps(|step| beside_clone::run(&command.options, step))
+            .and_then(|report| give(&report, command.json.as_deref(), beside_clone::table))
             .map(|()| true),
         Command::Archive(command) => with_steps(|step| archive::run(&command.options, step))
             .and_then(|report| give(&report, command.json.as_deref(), archive::table))
