@@ -29,6 +29,7 @@ pub mod beside_clone;
 pub mod chart;
 pub mod cleaning;
 pub mod compare;
+pub mod compare_target;
 pub mod error;
 pub mod floor;
 pub mod formula;

@@ -15,8 +15,8 @@ use varve_perf::bench::{self, BenchConfig};
 use varve_perf::error::PerfError;
 use varve_perf::floor::limits;
 use varve_perf::{
-    append, archive, beside_clone, cleaning, compare, idle, instructions, lookup, many, open_archived,
-    rebuild, report, seconds, sockets, table, write_amplification,
+    append, archive, beside_clone, cleaning, compare, compare_target, idle, instructions, lookup, many,
+    open_archived, rebuild, report, seconds, sockets, table, write_amplification,
 };
 
 /// Load and latency measurements of varve.
@@ -66,6 +66,12 @@ enum Command {
     Instructions(Measured<instructions::Options>),
     /// Every budget beside its floor, in one table.
     Report(Measured<report::Options>),
+    /// Two `NVMe`/TCP targets with the same load in turn: ratios and their spread. Destroys what
+    /// both namespaces hold.
+    ///
+    /// Example: varve-perf compare-target 127.0.0.1:4421/nqn.2016-06.io.spdk:cnode1 127.0.0.1:4420/vol0
+    #[command(verbatim_doc_comment)]
+    CompareTarget(Measured<compare_target::Options>),
     /// Two results beside each other: ratios and their spread.
     Compare(CompareOptions),
 }
@@ -172,6 +178,9 @@ fn main() -> ExitCode {
             .map(|()| true),
         Command::Report(command) => with_steps(|step| report::run(&command.options, step))
             .and_then(|report| give(&report, command.json.as_deref(), report::table))
+            .map(|()| true),
+        Command::CompareTarget(command) => with_steps(|step| compare_target::run(&command.options, step))
+            .and_then(|report| give(&report, command.json.as_deref(), compare_target::table))
             .map(|()| true),
         Command::Compare(options) => run_compare(&options).map(|()| true),
     };

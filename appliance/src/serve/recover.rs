@@ -252,7 +252,8 @@ fn existing(spec: StoreSpec) -> Result<StoreSpec, RecoverError> {
         StoreSpec::Tape(tape) if !tape.exists() => Err(RecoverError::NoStore { path: tape.path }),
         StoreSpec::Device { path, .. } if !path.exists() => Err(RecoverError::NoStore { path }),
         StoreSpec::Device { path, .. } => Ok(StoreSpec::Device { path, create_bytes: None }),
-        other => Ok(other),
+        // A bucket is never created. No arm for all others: whoever adds a store decides it here.
+        spec @ (StoreSpec::Directory { .. } | StoreSpec::Tape(_) | StoreSpec::S3(_)) => Ok(spec),
     }
 }
 
