@@ -20,7 +20,7 @@ pub(crate) const FORMAT: &str = include_str!("../../docs/FORMAT.md");
 
 /// The text directly before each table of bytes. Each table needs a [`layout!`] in the file of its
 /// type.
-const TABLES: [&str; 15] = [
+const TABLES: [&str; 19] = [
     "## 4. Superblock",
     "## 5. Segment header",
     "## 6. Record",
@@ -36,6 +36,10 @@ const TABLES: [&str; 15] = [
     "### Increment chunk",
     "### Increment entry",
     "### Increment tail",
+    "### Head of an anchor",
+    "### Row of a part",
+    "### Part of an anchor",
+    "### Row of a frame",
 ];
 
 /// A field of a type.

@@ -4,6 +4,8 @@ use std::fmt::Write;
 
 use serde::{Deserialize, Serialize};
 
+use crate::cleaning::median;
+
 /// The bound on a figure.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -90,6 +92,27 @@ impl Bar {
         self
     }
 
+    /// A figure and its floor that were measured in turn: the medians of both, and the bound on the
+    /// median of the rounds' ratios. The name of the floor gets the lowest and the highest ratio.
+    pub fn of_rounds(
+        what: impl Into<String>,
+        unit: &str,
+        floor_name: &str,
+        rounds: &[(f64, f64)],
+        bound: Option<Bound>,
+    ) -> Self {
+        let value = median(rounds.iter().map(|round| round.0));
+        let floor = median(rounds.iter().map(|round| round.1));
+        let ratios = || rounds.iter().filter(|round| round.1 > 0.0).map(|round| round.0 / round.1);
+        let (least, most) =
+            ratios().fold((f64::MAX, 0.0), |(least, most), ratio| (ratio.min(least), ratio.max(most)));
+        let floor_name = format!("{floor_name}; {least:.2} to {most:.2} in {} rounds", rounds.len());
+        let mut bar = Bar::over(what, value, unit, floor_name, floor, bound);
+        bar.ratio = Some(median(ratios()));
+        bar.passed = bound.zip(bar.ratio).map(|(bound, ratio)| bound.holds(ratio));
+        bar
+    }
+
     /// A figure with a floor, and the bound on their ratio.
     pub fn over(
         what: impl Into<String>,
@@ -168,6 +191,16 @@ mod tests {
         assert_eq!((alone.passed, alone.ratio), (Some(true), Some(9.0)));
         assert_eq!(Bar::alone("a", 1.1, "ms", Some(Bound::AtMost(1.0))).passed, Some(false));
         assert_eq!(Bar::alone("a", 1.1, "ms", None).passed, None);
+    }
+
+    #[test]
+    fn of_rounds_the_median_ratio_counts_and_the_spread_is_shown() {
+        // A disturbance that lasts for one round, and one that meets both in a round.
+        let rounds = [(10.0, 10.0), (50.0, 10.0), (44.0, 40.0)];
+        let bar = Bar::of_rounds("a", "us", "b", &rounds, Some(Bound::AtMost(1.5)));
+        assert_eq!((bar.value, bar.floor, bar.passed), (44.0, Some(10.0), Some(true)));
+        assert!(bar.ratio.is_some_and(|ratio| (ratio - 1.1).abs() < 1e-9));
+        assert_eq!(bar.floor_name, "b; 1.00 to 5.00 in 3 rounds");
     }
 
     #[test]

@@ -120,6 +120,16 @@ pub enum PerfError {
         /// Its status, in words.
         status: String,
     },
+    /// Commands to a target failed, so the figures mean nothing.
+    #[error("{count} commands to {target} failed, the first with: {reason}")]
+    FailedCommands {
+        /// The target.
+        target: String,
+        /// How many.
+        count: u64,
+        /// The status of the first.
+        reason: String,
+    },
     /// No memory for a disk.
     #[error("{0}")]
     Disk(#[from] MemoryError),

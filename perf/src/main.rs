@@ -15,8 +15,8 @@ use varve_perf::bench::{self, BenchConfig};
 use varve_perf::error::PerfError;
 use varve_perf::floor::limits;
 use varve_perf::{
-    append, archive, cleaning, compare, idle, instructions, lookup, many, open_archived, rebuild, report,
-    seconds, sockets, table, write_amplification,
+    append, archive, beside_clone, cleaning, compare, compare_target, idle, instructions, lookup, many,
+    open_archived, rebuild, report, seconds, sockets, table, write_amplification,
 };
 
 /// Load and latency measurements of varve.
@@ -43,6 +43,9 @@ enum Command {
     WriteAmplification(Measured<write_amplification::Options>),
     /// Latencies of writes while segments are cleaned, beside those without.
     Cleaning(Measured<cleaning::Options>),
+    /// Latencies of a volume while its clone is read at full speed, beside those while another
+    /// volume is.
+    BesideClone(Measured<beside_clone::Options>),
     /// Throughput of the archivist's work beside the `zstd` command line.
     Archive(Measured<archive::Options>),
     /// Speed of building an index from entries.
@@ -63,6 +66,12 @@ enum Command {
     Instructions(Measured<instructions::Options>),
     /// Every budget beside its floor, in one table.
     Report(Measured<report::Options>),
+    /// Two `NVMe`/TCP targets with the same load in turn: ratios and their spread. Destroys what
+    /// both namespaces hold.
+    ///
+    /// Example: varve-perf compare-target 127.0.0.1:4421/nqn.2016-06.io.spdk:cnode1 127.0.0.1:4420/vol0
+    #[command(verbatim_doc_comment)]
+    CompareTarget(Measured<compare_target::Options>),
     /// Two results beside each other: ratios and their spread.
     Compare(CompareOptions),
 }
@@ -137,6 +146,9 @@ fn main() -> ExitCode {
         Command::Cleaning(command) => with_steps(|step| cleaning::run(&command.options, step))
             .and_then(|report| give(&report, command.json.as_deref(), cleaning::table))
             .map(|()| true),
+        Command::BesideClone(command) => with_steps(|step| beside_clone::run(&command.options, step))
+            .and_then(|report| give(&report, command.json.as_deref(), beside_clone::table))
+            .map(|()| true),
         Command::Archive(command) => with_steps(|step| archive::run(&command.options, step))
             .and_then(|report| give(&report, command.json.as_deref(), archive::table))
             .map(|()| true),
@@ -166,6 +178,9 @@ fn main() -> ExitCode {
             .map(|()| true),
         Command::Report(command) => with_steps(|step| report::run(&command.options, step))
             .and_then(|report| give(&report, command.json.as_deref(), report::table))
+            .map(|()| true),
+        Command::CompareTarget(command) => with_steps(|step| compare_target::run(&command.options, step))
+            .and_then(|report| give(&report, command.json.as_deref(), compare_target::table))
             .map(|()| true),
         Command::Compare(options) => run_compare(&options).map(|()| true),
     };

@@ -2,8 +2,8 @@
 //! each operation, and of a restart, beside that of a pool without them.
 //!
 //! The pools are in memory and the measurement drives them directly, so that the pool's own work is
-//! measured and not hidden by a device. The same operation is timed on an empty pool and on a full
-//! one in the same run.
+//! measured and not hidden by a device. An operation takes a few microseconds, so an empty pool and a
+//! full one take turns in one run, and the ratio of a turn counts, not that of two separate times.
 
 use std::rc::Rc;
 use std::time::Instant;
@@ -28,8 +28,11 @@ pub const RATIO_MAX: f64 = 1.5;
 pub const RESTART_SECONDS_MAX: f64 = 2.0;
 /// Blocks of a segment: 64 MiB, as pools have by default.
 const SEGMENT_BLOCKS: u64 = 16_384;
-/// Repetitions of an operation; the median counts.
-const REPEATS: usize = 301;
+/// Rounds, in which an empty and a full pool take turns: what else the machine does meets both. The
+/// median of the rounds' ratios counts.
+const ROUNDS: usize = 15;
+/// Repetitions of an operation in a round; their median counts.
+const PER_ROUND: usize = 21;
 /// Items per page of a list.
 const PAGE: usize = 100;
 /// DMA memory of a pool that is reopened, in bytes.
@@ -118,10 +121,11 @@ impl World {
     }
 }
 
-/// The median time of an operation in microseconds; the operation receives its number.
+/// The median time of an operation in microseconds, among as many as a round has; the operation
+/// receives its number.
 fn timed(first: usize, mut operation: impl FnMut(usize) -> Result<(), PerfError>) -> Result<f64, PerfError> {
-    let mut times = Vec::with_capacity(REPEATS);
-    for number in first..first + REPEATS {
+    let mut times = Vec::with_capacity(PER_ROUND);
+    for number in first..first + PER_ROUND {
         let started = Instant::now();
         operation(number)?;
         times.push(started.elapsed().as_secs_f64() * 1e6);
@@ -129,8 +133,25 @@ fn timed(first: usize, mut operation: impl FnMut(usize) -> Result<(), PerfError>
     Ok(median(times.into_iter()))
 }
 
-fn beside_empty(what: String, full: f64, empty: f64) -> Bar {
-    Bar::over(what, full, "us", "an empty pool", empty, Some(Bound::AtMost(RATIO_MAX)))
+/// Times operations on an empty and on a full pool in turn. `times` gives the times of the
+/// operations of one round on a pool; it receives the number of the round.
+fn in_rounds<const OPERATIONS: usize>(
+    what: [String; OPERATIONS],
+    full: &World,
+    empty: &World,
+    mut times: impl FnMut(&World, usize) -> Result<[f64; OPERATIONS], PerfError>,
+) -> Result<Vec<Bar>, PerfError> {
+    let mut rounds = Vec::with_capacity(ROUNDS);
+    for round in 0..ROUNDS {
+        let empty = times(empty, round)?;
+        rounds.push((times(full, round)?, empty));
+    }
+    let bars = what.into_iter().enumerate().map(|(operation, what)| {
+        let of_one = rounds.iter().map(|(full, empty)| (full[operation], empty[operation]));
+        let bound = Some(Bound::AtMost(RATIO_MAX));
+        Bar::of_rounds(what, "us", "an empty pool", &of_one.collect::<Vec<_>>(), bound)
+    });
+    Ok(bars.collect())
 }
 
 fn restart_bar(what: String, full: World, empty: World) -> Result<Bar, PerfError> {
@@ -139,13 +160,12 @@ fn restart_bar(what: String, full: World, empty: World) -> Result<Bar, PerfError
     Ok(Bar::alone(what, full, "s", bound).beside("an empty pool", empty))
 }
 
-/// The times of creation, of one page of the list, and of deletion, on a pool with `count`
-/// snapshots.
-fn snapshot_times(world: &World, count: u64) -> Result<[f64; 3], PerfError> {
-    let first = count as usize;
+/// The times of creation, of one page of the list, and of deletion; the snapshots that exist are
+/// not touched.
+fn snapshot_times(world: &World) -> Result<[f64; 3], PerfError> {
     let pool = || world.pool();
-    let create = timed(first, |number| {
-        wait(&world.bed.pool, pool().create_snapshot(format!("snapshot-{number}")))?;
+    let create = timed(0, |number| {
+        wait(&world.bed.pool, pool().create_snapshot(format!("one-more-{number}")))?;
         Ok(())
     })?;
     let list = timed(0, |_| {
@@ -153,29 +173,25 @@ fn snapshot_times(world: &World, count: u64) -> Result<[f64; 3], PerfError> {
         std::hint::black_box(page.len());
         Ok(())
     })?;
-    let delete = timed(first, |number| {
-        wait(&world.bed.pool, pool().delete_snapshot(format!("snapshot-{number}")))?;
+    let delete = timed(0, |number| {
+        wait(&world.bed.pool, pool().delete_snapshot(format!("one-more-{number}")))?;
         Ok(())
     })?;
     Ok([create, list, delete])
 }
 
 fn snapshots(count: u64, on_step: &mut impl FnMut(&str)) -> Result<Vec<Bar>, PerfError> {
-    on_step("snapshots: an empty pool");
+    on_step("snapshots: fill a pool");
     let few = World::with_room(10_000)?;
     fill_snapshots(&few, PAGE as u64)?;
-    let before = snapshot_times(&few, PAGE as u64)?;
-    on_step("snapshots: a full pool");
     let full = World::with_room(count)?;
     let head_before = full.bed.pool.stats().head_lsn;
     fill_snapshots(&full, count)?;
     let blocks = full.bed.pool.stats().head_lsn - head_before;
-    let after = snapshot_times(&full, count)?;
-    let mut bars: Vec<Bar> = ["create a snapshot", "list 100 snapshots", "delete a snapshot"]
-        .iter()
-        .zip(after.iter().zip(before))
-        .map(|(what, (&full, empty))| beside_empty(format!("{what} of {count}"), full, empty))
-        .collect();
+    on_step("snapshots: an empty and the full pool in turn");
+    let what = ["create a snapshot", "list 100 snapshots", "delete a snapshot"];
+    let what = what.map(|what| format!("{what} of {count}"));
+    let mut bars = in_rounds(what, &full, &few, |world, _| snapshot_times(world))?;
     bars.push(Bar::alone("log that a snapshot took", blocks as f64 / count as f64, "blocks", None));
     on_step("snapshots: restart");
     bars.push(restart_bar(format!("restart with {count} snapshots"), full, few)?);
@@ -190,7 +206,7 @@ fn fill_snapshots(world: &World, count: u64) -> Result<(), PerfError> {
 }
 
 fn synchs(count: u64, on_step: &mut impl FnMut(&str)) -> Result<Vec<Bar>, PerfError> {
-    on_step("synchs: an empty pool");
+    on_step("synchs: fill a pool");
     let create = |world: &World, number: usize| {
         let label = format!("synch-{number}");
         wait(&world.bed.pool, world.pool().create_synch(label, serde_json::Value::Null))?;
@@ -203,25 +219,26 @@ fn synchs(count: u64, on_step: &mut impl FnMut(&str)) -> Result<Vec<Bar>, PerfEr
         Ok(())
     };
     let few = World::with_room(10_000)?;
-    let created_few = timed(0, |number| create(&few, number))?;
-    let listed_few = timed(0, |_| list(&few))?;
-    on_step("synchs: a full pool");
+    for number in 0..PAGE {
+        create(&few, number)?;
+    }
     let full = World::with_room(count)?;
     for number in 0..count as usize {
         create(&full, number)?;
     }
-    let created = timed(count as usize, |number| create(&full, number))?;
-    let listed = timed(0, |_| list(&full))?;
+    on_step("synchs: an empty and the full pool in turn");
+    let what = [format!("create a synch of {count}"), format!("list 100 synchs of {count}")];
+    let mut bars = in_rounds(what, &full, &few, |world, round| {
+        let first = count as usize + round * PER_ROUND;
+        Ok([timed(first, |number| create(world, number))?, timed(0, |_| list(world))?])
+    })?;
     on_step("synchs: restart");
-    Ok(vec![
-        beside_empty(format!("create a synch of {count}"), created, created_few),
-        beside_empty(format!("list 100 synchs of {count}"), listed, listed_few),
-        restart_bar(format!("restart with {count} synchs"), full, few)?,
-    ])
+    bars.push(restart_bar(format!("restart with {count} synchs"), full, few)?);
+    Ok(bars)
 }
 
 fn volumes(count: u64, on_step: &mut impl FnMut(&str)) -> Result<Vec<Bar>, PerfError> {
-    on_step("volumes");
+    on_step("volumes: fill a pool");
     let create = |world: &World, number: usize| {
         let request = CreateVolume {
             name: format!("volume-{number}"),
@@ -236,10 +253,10 @@ fn volumes(count: u64, on_step: &mut impl FnMut(&str)) -> Result<Vec<Bar>, PerfE
         wait(&world.bed.pool, world.pool().delete_volume(format!("volume-{number}")))?;
         Ok::<(), PerfError>(())
     };
-    // Each round creates one and deletes it, so that their number stays the same.
-    let times = |world: &World| -> Result<(f64, f64), PerfError> {
+    // Each one is deleted before the next is created, so that their number stays the same.
+    let times = |world: &World| -> Result<[f64; 2], PerfError> {
         let (mut creations, mut deletions) = (Vec::new(), Vec::new());
-        for number in 0..REPEATS {
+        for number in 0..PER_ROUND {
             let started = Instant::now();
             create(world, 1_000_000 + number)?;
             creations.push(started.elapsed().as_secs_f64() * 1e6);
@@ -247,21 +264,19 @@ fn volumes(count: u64, on_step: &mut impl FnMut(&str)) -> Result<Vec<Bar>, PerfE
             delete(world, 1_000_000 + number)?;
             deletions.push(started.elapsed().as_secs_f64() * 1e6);
         }
-        Ok((median(creations.into_iter()), median(deletions.into_iter())))
+        Ok([median(creations.into_iter()), median(deletions.into_iter())])
     };
     let few = World::with_room(10_000)?;
-    let (created_few, deleted_few) = times(&few)?;
     let full = World::with_room(10_000)?;
     for number in 0..count as usize {
         create(&full, number)?;
     }
-    let (created, deleted) = times(&full)?;
+    on_step("volumes: an empty and the full pool in turn");
+    let what = [format!("create a volume of {count}"), format!("delete a volume of {count}")];
+    let mut bars = in_rounds(what, &full, &few, |world, _| times(world))?;
     on_step("volumes: restart");
-    Ok(vec![
-        beside_empty(format!("create a volume of {count}"), created, created_few),
-        beside_empty(format!("delete a volume of {count}"), deleted, deleted_few),
-        restart_bar(format!("restart with {count} volumes"), full, few)?,
-    ])
+    bars.push(restart_bar(format!("restart with {count} volumes"), full, few)?);
+    Ok(bars)
 }
 
 /// The result as a table.

@@ -4,6 +4,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use varve::serve::{Appliance, ApplianceConfig, Backing, FIRST_VOLUME_NAME};
+use varve::text::units::SizeBytes;
+use varve_perf::compare_target;
 use varve_perf::load::{self, Access, LoadConfig, LoadResult, Pattern};
 
 #[test]
@@ -49,4 +51,38 @@ fn every_kind_of_command_on_connections_of_several_threads_reads_what_was_writte
     let result = load::run(&config, |_| {}).unwrap();
     assert!(result.is_good() && result.threads == 3 && result.unsent == 0, "{result:?}");
     appliance.stop().unwrap();
+}
+
+/// Two appliances are driven in turn, the second by its NQN as any other target would be.
+#[test]
+fn two_targets_are_compared_round_by_round() {
+    let start = || {
+        let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let mut config = ApplianceConfig::new(Backing::Memory { len_bytes: 256 << 20 }, listen);
+        config.first_volume_bytes = Some(16 << 20);
+        Appliance::start(config).unwrap()
+    };
+    let (one, other) = (start(), start());
+    let nqn = varve::nvmf::nqn::of_volume(FIRST_VOLUME_NAME);
+    let options = compare_target::Options {
+        a: format!("{}/{FIRST_VOLUME_NAME}", one.address()).parse().unwrap(),
+        b: format!("{}/{nqn}", other.address()).parse().unwrap(),
+        row: ["randread,4KiB,8", "write,64KiB,2"].map(|row| row.parse().unwrap()).to_vec(),
+        seconds: 0.1,
+        rounds: 2,
+        connections: 1,
+        core: None,
+        range: SizeBytes(8 << 20),
+        no_fill: false,
+    };
+    let report = compare_target::run(&options, |_| {}).unwrap();
+    let rounds: Vec<_> = report.rows.iter().map(|row| (row.a.len(), row.b.len())).collect();
+    assert_eq!(rounds, [(1, 1), (2, 2), (2, 2)], "the fill and two rows: {report:?}");
+    assert!(report.rows.iter().all(|row| row.ratio > 0.0 && row.spread.0 <= row.ratio), "{report:?}");
+    // A target that is gone is an error with its address, not a figure.
+    let gone = other.address();
+    other.stop().unwrap();
+    let error = compare_target::run(&options, |_| {}).unwrap_err().to_string();
+    assert!(error.contains(&gone.port().to_string()), "{error}");
+    one.stop().unwrap();
 }

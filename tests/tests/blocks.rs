@@ -16,7 +16,7 @@ use varve_tests::sim::disk::{Crash, SimDisk};
 use varve_tests::sim::model::{fill, is_filled};
 use varve_tests::sim::rng::Rng;
 use varve_tests::sim::store::MemoryStore;
-use varve_tests::sim::world::{World, run, wait};
+use varve_tests::sim::world::{World, begin, run, wait};
 
 /// A point by its position.
 fn lsn_point(lsn: u64) -> NamedPoint {
@@ -508,6 +508,167 @@ impl Bed {
             self.note(name, block, vec![self.next_stamp], false);
             self.next_stamp += 1;
         }
+    }
+}
+
+/// A roll-back is a line in the history of a block. The history is that of the volume in the order of
+/// time: what was written between the point and the roll-back is in it, and undoing the roll-back is
+/// another line.
+#[test]
+fn a_history_crosses_a_roll_back() {
+    let mut bed = Bed::new(61, true);
+    let write = |bed: &mut Bed| {
+        bed.write("a", 5, 1);
+        bed.head()
+    };
+    let (first, second) = (write(&mut bed), write(&mut bed));
+    for _ in 0..600 {
+        bed.step(&["b"]);
+    }
+    let between = write(&mut bed);
+    let roll_back = |bed: &Bed, point: NamedPoint| {
+        let back = Rc::clone(&bed.pool).roll_back("a".to_owned(), point, false);
+        wait(&bed.pool, back).expect("rolled back")
+    };
+    let info = roll_back(&bed, lsn_point(second));
+    let behind = write(&mut bed);
+    let lines = |bed: &Bed, at: Option<u64>, limit: usize| -> Vec<(BlockChange, u64)> {
+        let versions = bed.history("a", 5, 1, at, limit);
+        versions.iter().map(|version| (version.kind, version.point_lsn)).collect()
+    };
+    let writes = |lines: &[(BlockChange, u64)]| -> Vec<u64> {
+        let writes = lines.iter().filter(|(kind, _)| *kind == BlockChange::Write);
+        writes.map(|(_, lsn)| *lsn).collect()
+    };
+    for crash in [None, Some(Crash::Process)] {
+        if let Some(crash) = crash {
+            bed.restart(Some(crash));
+        }
+        for limit in [1, 2, 100] {
+            let now = lines(&bed, None, limit);
+            // Block 5 was written once more when the bed was made.
+            assert_eq!(writes(&now)[..4], [behind, between, second, first], "{now:?}");
+            assert_eq!(writes(&now).len(), 5);
+            let moved: Vec<usize> = now
+                .iter()
+                .enumerate()
+                .filter(|(_, line)| line.0 == BlockChange::Moved)
+                .map(|(at, _)| at)
+                .collect();
+            assert_eq!(moved, [1], "{now:?}");
+            let old = lines(&bed, Some(between), limit);
+            assert_eq!(writes(&old)[..3], [between, second, first], "{old:?}");
+            assert!(old.iter().all(|(kind, _)| *kind == BlockChange::Write), "{old:?}");
+        }
+    }
+    bed.check_who_is("a", 5, None, behind);
+    bed.check_who_is("a", 5, Some(between), between);
+    // A net difference over the roll-back compares contents, not what was done.
+    let net = |bed: &Bed, from: u64, to: u64| {
+        let request = DiffRequest {
+            volume: "a".to_owned(),
+            from: Some(lsn_point(from)),
+            to: Some(lsn_point(to)),
+            to_volume: None,
+            first_block: 0,
+            limit: None,
+        };
+        bed.diff(request).expect("a difference").0.into_keys().collect::<Vec<u64>>()
+    };
+    assert_eq!(net(&bed, second, between), [5]);
+    assert_eq!(net(&bed, second, behind), [5]);
+    assert_eq!(net(&bed, second, behind - 1), Vec::<u64>::new(), "it was rolled back to there");
+    let undone = roll_back(&bed, Point::Snapshot(info.before.name).into());
+    let last = lines(&bed, None, 100);
+    assert_eq!(writes(&last)[..4], [behind, between, second, first], "{last:?}");
+    let moved = last.iter().filter(|(kind, _)| *kind == BlockChange::Moved).count();
+    assert_eq!((moved, last[0].0), (2, BlockChange::Moved), "{last:?}");
+    assert_eq!(undone.point.lsn, info.before.lsn);
+}
+
+impl Bed {
+    fn check_who_is(&self, name: &str, block: u64, at: Option<u64>, lsn: u64) {
+        let who = Rc::clone(&self.pool).block_who(name.to_owned(), block, at.map(lsn_point));
+        let version = wait(&self.pool, who).expect("an answer").version.expect("it was written");
+        assert_eq!(version.point_lsn, lsn);
+    }
+}
+
+/// Wherever the device dies during a restore of blocks, each block has its old or its restored
+/// contents and nothing else is touched; the same restore does the rest.
+#[test]
+fn a_crash_leaves_each_block_of_a_restore_old_or_new() {
+    let (mut cut, mut mixed) = (0, 0);
+    for seed in [71, 72] {
+        for died_after in 0..400 {
+            let mut bed = Bed::new(seed, true);
+            let then = bed.head();
+            for _ in 0..400 {
+                bed.step(&["a", "b"]);
+            }
+            for name in ["a", "b"] {
+                assert_eq!(run(&bed.pool, bed.id(name), &Request::Flush).result, Ok(()));
+            }
+            let (old, wanted) = (bed.state("a", u64::MAX), bed.state("a", then));
+            let other = bed.state("b", u64::MAX);
+            bed.disk.die_after_writes(Some(bed.disk.writes() + died_after));
+            let pool = Rc::clone(&bed.pool);
+            let at = lsn_point(then);
+            let request = BlockRestoreRequest { volume: "a".to_owned(), block: 0, blocks: VOLUME_BLOCKS, at };
+            let restore = async {
+                let (_, restore) = Rc::clone(&pool).begin_block_restore(request).await.expect("it begins");
+                Rc::clone(&pool).restore_blocks(restore).await;
+            };
+            begin(&pool, restore, 6000, || ());
+            let is_done =
+                pool.block_restore().is_some_and(|restore| restore.state == BlockRestoreState::Done);
+            let was_alive = !bed.disk.is_dead();
+            drop(pool);
+            let crash = if died_after % 2 == 0 { Crash::Power } else { Crash::Process };
+            bed.disk.die_after_writes(None);
+            bed.restart(Some(crash));
+            let found = bed.contents("a", &[&old, &wanted]);
+            let is_new = Bed::expected_diff(&found, &wanted).is_empty();
+            let is_old = Bed::expected_diff(&found, &old).is_empty();
+            assert!(is_new || !is_done, "seed {seed}, {died_after}: what was answered is lost");
+            cut += u64::from(!is_done);
+            mixed += u64::from(!is_new && !is_old);
+            bed.check_contents("b", &other);
+            // The same restore does the rest.
+            let at = lsn_point(then);
+            let request = BlockRestoreRequest { volume: "a".to_owned(), block: 0, blocks: VOLUME_BLOCKS, at };
+            let begun = wait(&bed.pool, Rc::clone(&bed.pool).begin_block_restore(request));
+            let (_, restore) = begun.expect("it begins");
+            wait(&bed.pool, Rc::clone(&bed.pool).restore_blocks(restore));
+            let info = bed.pool.block_restore().expect("a restore");
+            assert_eq!((info.state, info.problem), (BlockRestoreState::Done, None));
+            bed.check_contents("a", &wanted);
+            if was_alive {
+                break;
+            }
+        }
+    }
+    println!("{cut} restores were cut, {mixed} with old and new blocks");
+    assert!(cut > 4 && mixed > 2, "{cut} {mixed}");
+}
+
+impl Bed {
+    /// What a volume holds, each block as one of some states has it.
+    fn contents(&self, name: &str, states: &[&State]) -> State {
+        let request = Request::Read { block: 0, len_blocks: VOLUME_BLOCKS as u32 };
+        let read = run(&self.pool, self.id(name), &request);
+        assert_eq!(read.result, Ok(()));
+        let bytes: Vec<u8> = read.data.iter().flat_map(|piece| piece.to_vec()).collect();
+        let mut found = State::new();
+        for (block, piece) in (0..).zip(bytes.chunks(BLOCK_BYTES)) {
+            let stamp = |state: &&State| state.get(&block).copied().unwrap_or(0);
+            let stamp = states.iter().map(stamp).find(|&stamp| is_filled(stamp, block, piece));
+            let stamp = stamp.unwrap_or_else(|| panic!("block {block} of {name} is neither old nor new"));
+            if stamp > 0 {
+                found.insert(block, stamp);
+            }
+        }
+        found
     }
 }
 

@@ -592,7 +592,7 @@ fn synchs_are_listed_by_what_they_are() {
     assert_eq!(listed(&bed, lsns[1], 10, label("nightly-?")), ["nightly-2", "nightly-3"]);
     let to = SynchFilter { to: Some(Lsn(lsns[2])), ..SynchFilter::default() };
     assert_eq!(listed(&bed, 0, 10, to), ["nightly-1", "a", "nightly-2"]);
-    let of_v0 = SynchFilter { volume: Some("v0".to_owned()), ..SynchFilter::default() };
+    let of_v0 = SynchFilter { of: Some("v0".to_owned()), ..SynchFilter::default() };
     assert_eq!(listed(&bed, 0, 10, of_v0.clone()), ["nightly-1", "a", "b", "nightly-3"]);
     let request = TimeLineRequest { volume: Some("v0".to_owned()), ..TimeLineRequest::default() };
     let line = bed.line(&request);

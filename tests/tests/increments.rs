@@ -33,11 +33,17 @@ fn refused(appliance: &Appliance, arguments: &[&str]) -> String {
 
 impl Bed {
     fn start() -> Self {
-        let start = || {
-            let config = ApplianceConfig::with_arguments(&["--memory", "256MiB", "--volume-size", "4MiB"]);
+        Bed::start_copy_on("--memory")
+    }
+
+    /// The appliance that takes increments has its pool in memory, or with `--pool-size` in a file.
+    fn start_copy_on(option: &str) -> Self {
+        let start = |option: &str| {
+            let config = ApplianceConfig::with_arguments(&[option, "256MiB", "--volume-size", "4MiB"]);
             Appliance::start(&config).expect("it starts")
         };
-        Bed { source: start(), copy: start(), folder: tempfile::tempdir().expect("a folder") }
+        let (source, copy) = (start("--memory"), start(option));
+        Bed { source, copy, folder: tempfile::tempdir().expect("a folder") }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -187,6 +193,51 @@ fn an_apply_that_was_interrupted_goes_on() {
     run(&bed.copy, &["diff", "replica", "--apply", text(&full)]);
     assert!(bed.contents(&bed.copy, "replica", None) == first);
     assert!(bed.contents(&bed.copy, "before", None).iter().all(|byte| *byte == 0));
+}
+
+/// The appliance dies at any moment of an apply: the first synch is the state before, and the same
+/// command does the rest.
+#[test]
+fn an_apply_goes_on_after_a_crash() {
+    let mut bed = Bed::start_copy_on("--pool-size");
+    let first = image(9);
+    bed.import(&first);
+    let full = bed.path("full.inc");
+    run(&bed.source, &["diff", "data", "nothing", "--export", text(&full)]);
+    let size = (VOLUME_BLOCKS * BLOCK_BYTES).to_string();
+    let mut cut = 0;
+    for round in 0..8 {
+        let name = format!("replica-{round}");
+        run(&bed.copy, &["volume", "create", &name, &size]);
+        let begun = |copy: &Appliance| {
+            let synchs = copy.rpc("synch_list", json!({"label": "increment-begin"})).expect("a list");
+            synchs.as_array().expect("a list").len()
+        };
+        let before = begun(&bed.copy);
+        let apply = ["diff", name.as_str(), "--apply", text(&full)];
+        let mut apply = bed.copy.begin_command(&apply).expect("it starts");
+        // From its first synch on, after a few more looks.
+        while begun(&bed.copy) == before && apply.try_wait().expect("it runs").is_none() {}
+        for _ in 0..round {
+            begun(&bed.copy);
+        }
+        bed.copy.kill_9();
+        let ended = apply.wait().expect("it ends");
+        cut += u64::from(!ended.success());
+        bed.copy.restart().expect("it starts again");
+        // A synch that was not stable is gone, and the volume is empty then.
+        if begun(&bed.copy) > before {
+            let fork = format!("before-{round}");
+            run(&bed.copy, &["restore", "clone", &name, "--at", "synch:increment-begin", "--name", &fork]);
+            assert!(bed.contents(&bed.copy, &fork, None).iter().all(|byte| *byte == 0), "{name}");
+        }
+        run(&bed.copy, &["diff", &name, "--apply", text(&full)]);
+        assert!(bed.contents(&bed.copy, &name, None) == first, "{name}");
+        let known = run(&bed.copy, &["diff", &name, "--apply", text(&full)]);
+        assert!(known.contains("already"), "{known}");
+    }
+    println!("{cut} of 8 applies were cut");
+    assert!(cut > 0);
 }
 
 #[test]

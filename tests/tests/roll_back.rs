@@ -668,6 +668,79 @@ fn a_clone_that_was_never_written_leaves_nothing_behind() {
     bed.check("c", &state);
 }
 
+/// A working set that was made longer does not reach back to segments that had left the shorter one:
+/// a roll-back to what is there leaves it inherited, so that a restart and later points find it.
+#[test]
+fn a_longer_working_set_reaches_back_to_nothing_that_had_left_it() {
+    let mut inherited = 0;
+    for seed in 0..6 {
+        let mut bed = Bed::new(76 + seed, 16, Recycling::Archived);
+        let set = |bed: &Bed, segments: u64| {
+            wait(&bed.pool, Rc::clone(&bed.pool).set_working_set(segments)).expect("slots for it");
+        };
+        set(&bed, 2);
+        for _ in 0..700 {
+            bed.write();
+        }
+        assert_eq!(bed.pool.info().working_set_segments, 2, "it is in force");
+        set(&bed, 10);
+        assert_eq!(bed.pool.info().working_set_segments, 10);
+        // Far enough for blocks that left the shorter one, near enough for them to be on the device.
+        let point = bed.states[bed.states.len() - 200 - 20 * seed as usize].0;
+        let info = bed.roll_back(lsn_point(point));
+        inherited += info.inherited_blocks;
+        bed.check(VOLUME, &bed.now().clone());
+        if seed % 2 == 0 {
+            bed.settle();
+        }
+        for crash in [Crash::Power, Crash::Process] {
+            bed.write();
+            assert_eq!(run(&bed.pool, bed.id(VOLUME), &Request::Flush).result, Ok(()));
+            let (now, at) = (bed.now().clone(), bed.pool.stats().newest_point_lsn);
+            let name = format!("clone-{}", bed.states.len());
+            bed.reopen(crash);
+            bed.check(VOLUME, &now);
+            let clone =
+                Rc::clone(&bed.pool).clone_volume(VOLUME.to_owned(), lsn_point(at), name.clone(), true);
+            wait(&bed.pool, clone).expect("a clone");
+            bed.check(&name, &now);
+        }
+        bed.settle();
+        bed.audit();
+    }
+    assert!(inherited > 0, "some blocks had left");
+}
+
+/// A clone of a clone that was never written begins with the size that this one had, and a reset
+/// takes it back to that, not to the size of the volume that both inherit from.
+#[test]
+fn a_reset_gives_the_size_of_the_point_too() {
+    let mut bed = Bed::new(75, 12, Recycling::Archived);
+    for _ in 0..30 {
+        bed.write();
+    }
+    let clone = |bed: &Bed, source: &str, point: NamedPoint, name: &str| {
+        let clone = Rc::clone(&bed.pool).clone_volume(source.to_owned(), point, name.to_owned(), false);
+        wait(&bed.pool, clone).expect("a clone");
+    };
+    clone(&bed, VOLUME, lsn_point(bed.states[20].0), "c");
+    let large = State { size_blocks: VOLUME_BLOCKS + 70, ..bed.states[20].1.clone() };
+    let size_bytes = large.size_blocks * BLOCK_BYTES as u64;
+    wait(&bed.pool, Rc::clone(&bed.pool).resize_volume("c".to_owned(), size_bytes)).expect("room");
+    let point = bed.pool.stats().newest_point_lsn;
+    clone(&bed, "c", lsn_point(point), "d");
+    bed.check("d", &large);
+    for crash in [None, Some(Crash::Process)] {
+        if let Some(crash) = crash {
+            bed.reopen(crash);
+        }
+        bed.change(bed.id("d"), &large);
+        let reset = Rc::clone(&bed.pool).reset_clone("d".to_owned(), None);
+        wait(&bed.pool, reset).expect("reset");
+        bed.check("d", &large);
+    }
+}
+
 /// What cannot be done is refused, and nothing changes.
 #[test]
 fn what_cannot_be_done_is_refused_and_nothing_changes() {

@@ -58,6 +58,8 @@ const OWNED: &[(&str, &str)] = &[
     ("ArchiveSlot", "volume/archive/slot.rs"),
     ("Archive", "volume/archive/state.rs"),
     ("Alarm", "volume/archive/alarm.rs"),
+    ("Anchoring", "volume/archive/anchoring.rs"),
+    ("Anchors", "volume/archive/anchors.rs"),
     ("Away", "volume/archive/away.rs"),
     ("Flights", "volume/archive/flights.rs"),
     ("Lost", "volume/archive/losses.rs"),
@@ -101,7 +103,7 @@ const OWNED: &[(&str, &str)] = &[
 ];
 
 /// Plain data that other files read, and the only file that writes its fields.
-const READ_BY_OTHERS: &[(&str, &str)] = &[("Catalog", "volume/catalog/mod.rs")];
+const READ_BY_OTHERS: &[(&str, &str)] = &[("Catalog", "volume/catalog/content.rs")];
 
 /// Methods that change a list.
 const CHANGE_A_LIST: &[&str] = &[
@@ -537,7 +539,9 @@ fn no_field_is_written_from_another_file() -> Result<(), String> {
     for file in &files {
         types.add(file, &read(file)?)?;
     }
-    for file in files {
+    // Files of unit tests set the state that they test.
+    let is_tests = |file: &PathBuf| file.file_name().is_some_and(|name| name == "tests.rs");
+    for file in files.into_iter().filter(|file| !is_tests(file)) {
         found.extend(foreign_writes(&table, &types, &file, &read(&file)?)?);
     }
     assert!(found.is_empty(), "\n{}", found.join("\n"));

@@ -2,7 +2,10 @@
 //! kept; a crash leaves a session and its clone at one position; wrong uses are refused.
 
 use std::rc::Rc;
+use std::sync::Arc;
 
+use varve::archive::store::faulty::{Call, Fault, FaultyStore, When};
+use varve::archive::store::{Reason, StoreErrorKind};
 use varve::dma::BLOCK_BYTES;
 use varve::log::Lsn;
 use varve::volume::{
@@ -11,6 +14,7 @@ use varve::volume::{
 use varve_tests::sim::disk::Crash;
 use varve_tests::sim::expiry::expire_all;
 use varve_tests::sim::past::Past;
+use varve_tests::sim::store::MemoryStore;
 use varve_tests::sim::world::{begin, run, turn_alone, wait};
 
 /// A point by its position.
@@ -51,7 +55,7 @@ fn judge(past: &Past, verdict: Verdict, at: Option<u64>) -> Result<SessionInfo, 
     wait(&past.pool, Rc::clone(&past.pool).judge_session(NAME.to_owned(), verdict, at))
 }
 
-fn keep(past: &Past, name: &str) -> Result<VolumeInfo, VolumeError> {
+fn keep(past: &Past, name: &str) -> Result<Vec<VolumeInfo>, VolumeError> {
     wait(&past.pool, Rc::clone(&past.pool).keep_session(NAME.to_owned(), name.to_owned()))
 }
 
@@ -292,7 +296,10 @@ fn writes_to_a_clone_are_kept_or_discarded_as_it_is_said() {
     let refused = try_step(&past, StepTo::Commands(1), false).expect_err("it is written");
     assert!(refused.to_string().contains("--discard-writes"), "{refused}");
     let stepped = try_step(&past, StepTo::Commands(-3), true).expect("discarded");
-    assert!(stepped.changed.iter().any(|&(block, len)| (block..block + len).contains(&5)), "{stepped:?}");
+    assert!(
+        stepped.changed[0].ranges.iter().any(|&(block, len)| (block..block + len).contains(&5)),
+        "{stepped:?}"
+    );
     let moment =
         (0..past.len()).find(|&moment| past.lsn(moment) == stepped.session.at.lsn).expect("a moment");
     past.check(NAME, moment);
@@ -347,4 +354,144 @@ fn wrong_uses_are_refused() {
     wait(&past.pool, Rc::clone(&past.pool).delete_volume(NAME.to_owned())).expect("deleted");
     assert!(past.pool.sessions(None).expect("listed").is_empty());
     turn_alone(&past.pool);
+}
+
+/// A step whose entries the archive does not give, or gives damaged, is refused: the session stands
+/// where it stood, its clone shows what it showed, and the same step is made once the archive works.
+#[test]
+fn a_step_that_cannot_be_read_changes_nothing() {
+    let down = Fault::Error(StoreErrorKind::Unavailable(Reason::Busy("a fault")));
+    let mut refused = 0;
+    for (seed, fault) in [(71, down), (72, Fault::WrongByte), (73, Fault::Short)] {
+        let store = Arc::new(FaultyStore::new(Arc::new(MemoryStore::default()), seed));
+        let mut past = Past::with_store(seed, 12, 64, Arc::<FaultyStore>::clone(&store));
+        past.step(6000);
+        past.idle(4000);
+        let (near, last) = (1500, past.len() - 1);
+        open(&past, near);
+        past.check(NAME, near);
+        let lsn = past.pool.stats().newest_change_lsn;
+        for moment in [near - 400, near + 400, 20, near + 1000] {
+            store.add(Call::Get, When::Always, fault);
+            let stepped = try_step(&past, StepTo::Point(lsn_point(past.lsn(moment))), false);
+            store.heal();
+            let session = past.pool.sessions(Some(NAME)).expect("it exists").remove(0);
+            match stepped {
+                // What it needed was known already.
+                Ok(stepped) => {
+                    assert_eq!(stepped.session.at.lsn, past.lsn(moment));
+                    past.check(NAME, moment);
+                    to_moment(&past, near);
+                }
+                Err(error) => {
+                    refused += 1;
+                    let is_of_archive =
+                        matches!(error, VolumeError::Archive { .. } | VolumeError::ArchiveAway { .. });
+                    let is_told = is_of_archive || error.to_string().contains("cannot be read");
+                    assert!(is_told, "{fault:?}: {error}");
+                    assert_eq!(session.at.lsn, past.lsn(near), "{fault:?}");
+                    past.check(NAME, near);
+                }
+            }
+        }
+        assert!(past.pool.stats().newest_change_lsn >= lsn);
+        for moment in [near - 400, near + 400, 20, last] {
+            to_moment(&past, moment);
+            past.check(NAME, moment);
+        }
+        past.check("data", last);
+    }
+    assert!(refused >= 6, "{refused} steps were refused");
+}
+
+/// Sessions and clones that were never written leave nothing in the catalog, however many there
+/// were. A roll-back leaves a record, as long as its points are kept and never more than a bound.
+#[test]
+fn a_thousand_sessions_leave_nothing_behind() {
+    let mut past = Past::new(81, 12, 64);
+    past.step(600);
+    let records = |past: &Past| past.pool.lineage().generations.len();
+    assert_eq!(records(&past), 0);
+    for round in 0..1000 {
+        let moment = past.rng.below(past.len() as u64) as usize;
+        if round % 3 == 0 {
+            let clone = Rc::clone(&past.pool).clone_volume(
+                "data".to_owned(),
+                lsn_point(past.lsn(moment)),
+                NAME.to_owned(),
+                round % 2 == 0,
+            );
+            wait(&past.pool, clone).expect("a clone");
+            wait(&past.pool, Rc::clone(&past.pool).delete_volume(NAME.to_owned())).expect("deleted");
+        } else {
+            open(&past, moment);
+            let other = past.rng.below(past.len() as u64) as usize;
+            to_moment(&past, other);
+            wait(&past.pool, Rc::clone(&past.pool).abort_session(NAME.to_owned())).expect("aborted");
+        }
+        if round % 100 == 99 {
+            assert_eq!(records(&past), 0, "round {round}");
+            assert_eq!(past.pool.volumes().len(), 1);
+            past.crash(if round % 200 == 99 { Crash::Power } else { Crash::Process });
+            assert_eq!(records(&past), 0, "round {round}, after a crash");
+        }
+    }
+    // What a roll-back left is found at the points of that time, so it is kept as long as they are.
+    for round in 0..1100 {
+        let moment = past.rng.below(600) as usize;
+        let back = Rc::clone(&past.pool).roll_back("data".to_owned(), lsn_point(past.lsn(moment)), false);
+        let info = wait(&past.pool, back).expect("rolled back");
+        let hydrate = Rc::clone(&past.pool).hydrate(info.volume.id);
+        wait(&past.pool, hydrate);
+        wait(&past.pool, Rc::clone(&past.pool).delete_snapshot(info.before.name)).expect("deleted");
+        if round == 40 {
+            assert!(records(&past) >= 20, "{} records", records(&past));
+        }
+        past.idle(20);
+    }
+    let most = records(&past);
+    assert!(most <= GONE_IMAGES_MAX + 2, "{most} records");
+    past.idle(4000);
+    expire(&past);
+    let left = records(&past);
+    println!("{most} records after 1,100 roll-backs, {left} after their points had expired");
+    assert!(left < most / 4, "{left} of {most} records are left");
+}
+
+/// The bound that the documentation of the format states.
+const GONE_IMAGES_MAX: usize = 1024;
+
+/// A session on a volume that was rolled back and then deleted counts the commands of all its
+/// images, in both directions.
+#[test]
+fn commands_of_a_deleted_volume_are_counted_over_its_roll_backs() {
+    let mut past = Past::new(91, 12, 64);
+    past.step(300);
+    let back = Rc::clone(&past.pool).roll_back("data".to_owned(), lsn_point(past.lsn(100)), false);
+    wait(&past.pool, back).expect("rolled back");
+    let first = past.pool.stats().newest_point_lsn;
+    let id = past.pool.find_volume("data").expect("there").id;
+    let mut ends = Vec::new();
+    for block in 0..5 {
+        let data = vec![block as u8 + 1; BLOCK_BYTES];
+        let request = Request::Write { block, data: &[&data], force_unit_access: true };
+        assert_eq!(run(&past.pool, id, &request).result, Ok(()));
+        ends.push(past.pool.stats().newest_point_lsn);
+    }
+    assert!(ends[0] > first);
+    let last = past.command(commands_of(&past) - 1);
+    open(&past, last);
+    wait(&past.pool, Rc::clone(&past.pool).delete_volume("data".to_owned())).expect("deleted");
+    for round in 0..2 {
+        let stepped = step(&past, StepTo::Commands(3));
+        assert_eq!(stepped.session.at.lsn, ends[2], "round {round}");
+        let stepped = step(&past, StepTo::Commands(-3));
+        assert_eq!(stepped.session.at.lsn, past.lsn(last), "round {round}");
+        past.check(NAME, last);
+    }
+    assert!(try_step(&past, StepTo::Commands(6), false).is_err(), "there were five");
+}
+
+fn commands_of(past: &Past) -> usize {
+    (0..past.len()).filter(|&moment| past.is_command(moment)).count()
 }

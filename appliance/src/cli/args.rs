@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 use super::archive_args::ArchiveCommand;
 use super::block_args::{BlockCommand, DiffArgs};
 use super::clone_args::{CloneCommand, RollBackOptions};
+use super::group_args::GroupCommand;
 use super::point::point_text;
 use super::point_args::{PlanArgs, PointCommand, SynchListArgs};
 use super::session_args::SessionCommand;
@@ -41,8 +42,6 @@ pub(super) struct Cli {
     pub(super) command: Command,
 }
 
-// Parsed once, at the start.
-#[expect(clippy::large_enum_variant)]
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     /// Run the appliance until a signal stops it.
@@ -112,6 +111,9 @@ pub(super) enum CallCommand {
     /// Volumes, which hosts see as disks (NVMe namespaces).
     #[command(subcommand)]
     Volume(VolumeCommand),
+    /// Groups: volumes that are marked, opened and rolled back together.
+    #[command(subcommand)]
+    Group(GroupCommand),
     /// Consistent points that applications mark.
     #[command(subcommand)]
     Synch(SynchCommand),
@@ -380,6 +382,9 @@ pub(super) enum SynchCommand {
         /// The mark is one of this volume; nothing is said of the others.
         #[arg(long, value_name = "VOLUME")]
         volume: Option<String>,
+        /// The mark is one of this group; nothing is said of other volumes.
+        #[arg(long, value_name = "GROUP", conflicts_with = "volume")]
+        group: Option<String>,
     },
     /// List the synchs, oldest first.
     List(SynchListArgs),
@@ -480,8 +485,8 @@ pub(super) enum RestoreCommand {
     },
     /// Roll a volume back in place: it shows, and goes on from, its state at a point.
     ///
-    /// The state before is named by a snapshot, which the answer shows; rolling back to it undoes
-    /// the roll-back.
+    /// All volumes of a group go back together, to one position. The state before is named by a
+    /// snapshot, which the answer shows; rolling back to it undoes the roll-back.
     ///
     /// Example: varve restore roll-back accounts --at synch:before-upgrade
     #[command(verbatim_doc_comment)]

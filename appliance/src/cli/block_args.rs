@@ -107,7 +107,8 @@ pub(super) enum DiffFormat {
 #[derive(Debug, Args)]
 #[command(group = clap::ArgGroup::new("what").args(["export", "apply"]))]
 pub(super) struct DiffArgs {
-    /// The volume; with --apply the volume to change.
+    /// The volume, or a group, whose volumes follow each other; with --apply the volume to change.
+    #[arg(value_name = "VOLUME|GROUP")]
     pub(super) volume: String,
     /// The first point, or `nothing` for an empty volume.
     #[arg(required_unless_present_any = ["apply", "after"], value_parser = from_text)]

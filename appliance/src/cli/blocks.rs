@@ -13,7 +13,8 @@ use super::client::Client;
 use super::output::print;
 use super::render_block::{changed_blocks, diff_ranges, diff_summary};
 use crate::options::CommandError;
-use crate::volume::{BlockRestoreInfo, BlockRestoreState, DiffPage};
+use crate::text::table::pairs;
+use crate::volume::{BlockRestoreInfo, BlockRestoreState, DiffPage, GroupInfo, ResolvedPoint};
 
 /// How often the appliance is asked for the progress.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
@@ -93,16 +94,47 @@ pub(super) fn page(
     call(client, "volume_diff", params)
 }
 
-/// Prints the difference of a volume between two points.
+/// Prints the difference of a volume, or of each volume of a group, between two points.
 pub(super) fn diff(
     client: &mut Client,
     args: &DiffArgs,
     json: bool,
     output: &mut dyn Write,
 ) -> Result<(), CommandError> {
-    let from = args.from.as_deref().unwrap_or(NOTHING);
-    let mut first = page(client, (&args.volume, from, args.to.as_deref()), 0)?;
     let format = if json { DiffFormat::Json } else { args.format };
+    let from = args.from.as_deref().unwrap_or(NOTHING);
+    let groups: Vec<GroupInfo> = call(client, "group_list", Value::Null)?;
+    let Some(group) = groups.iter().find(|group| group.name == args.volume) else {
+        return diff_volume(client, (&args.volume, from, args.to.as_deref()), format, output);
+    };
+    // All volumes between the same two positions.
+    let from = if from == NOTHING { NOTHING.to_owned() } else { position(client, from)? };
+    let to = position(client, args.to.as_deref().unwrap_or("now"))?;
+    for volume in &group.volumes {
+        match format {
+            DiffFormat::Ranges => print(output, &pairs([("Volume", volume.name.clone())]))?,
+            DiffFormat::Blocks => print(output, &format!("# {}\n", volume.name))?,
+            DiffFormat::Json => {}
+        }
+        diff_volume(client, (&volume.uuid.to_string(), &from, Some(&to)), format, output)?;
+    }
+    Ok(())
+}
+
+/// A point as a position.
+fn position(client: &mut Client, point: &str) -> Result<String, CommandError> {
+    let point: ResolvedPoint = call(client, "restore_resolve", json!({"point": point}))?;
+    Ok(format!("lsn:{}", point.lsn))
+}
+
+/// Prints the difference of a volume between two points.
+fn diff_volume(
+    client: &mut Client,
+    (volume, from, to): (&str, &str, Option<&str>),
+    format: DiffFormat,
+    output: &mut dyn Write,
+) -> Result<(), CommandError> {
+    let mut first = page(client, (volume, from, to), 0)?;
     if format == DiffFormat::Ranges {
         print(output, &diff_summary(&first))?;
     }

@@ -7,7 +7,8 @@ use super::point::point_text;
 /// What to roll back, and where to.
 #[derive(Debug, Args)]
 pub(super) struct RollBackOptions {
-    /// The name of the volume.
+    /// The name of the volume, or of a group.
+    #[arg(value_name = "VOLUME|GROUP")]
     pub(super) volume: String,
     /// The point: lsn:N, time:2026-01-31T12:00:00Z, time:-10m, synch:LABEL, synch:ID or
     /// snapshot:NAME.

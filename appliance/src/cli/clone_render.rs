@@ -1,6 +1,6 @@
 //! How the results of rolling back and of clones are shown.
 
-use super::cells::blocks;
+use super::cells::{blocks, size};
 use crate::text::table::{Table, pairs};
 use crate::volume::{CloneSpace, RollBackInfo, VolumeState};
 
@@ -30,6 +30,11 @@ pub(super) fn clones(clones: &[CloneSpace]) -> String {
     table.render("no clones; varve restore clone VOLUME --at POINT --name NAME makes one")
 }
 
+/// What was read of an anchor, as a part of a sentence.
+pub(super) fn anchor(lsn: Option<u64>, bytes: u64) -> String {
+    lsn.map_or_else(String::new, |lsn| format!(" and {} of the anchor at lsn:{lsn}", size(bytes)))
+}
+
 /// A roll-back.
 pub(super) fn roll_back(done: &RollBackInfo) -> String {
     let undo = format!("varve restore roll-back {} --at snapshot:{}", done.volume.name, done.before.name);
@@ -38,10 +43,11 @@ pub(super) fn roll_back(done: &RollBackInfo) -> String {
         rest => format!("{} are copied in the background", blocks(rest)),
     };
     let scan = format!(
-        "{} entries in at most {} segments (bound {}), {:.1} ms",
+        "{} entries in at most {} segments (bound {}){}, {:.1} ms",
         done.entries_scanned,
         done.segments_touched,
         done.segments_bound,
+        anchor(done.anchor_lsn, done.anchor_bytes),
         done.elapsed_us as f64 / 1000.0
     );
     pairs([

@@ -21,7 +21,8 @@ pub(super) enum PointCommand {
 /// Which part of the time line to show.
 #[derive(Debug, Args)]
 pub(super) struct PointListOptions {
-    /// Only the commands of this volume, and the marks that are for it.
+    /// Only the commands of this volume or group, and the marks that are for it.
+    #[arg(value_name = "VOLUME|GROUP")]
     pub(super) volume: Option<String>,
     /// From this point or time on: -1h, 14:03, synch:LABEL.
     #[arg(long, value_name = "POINT", value_parser = point_or_time_text, allow_hyphen_values = true)]
@@ -46,7 +47,8 @@ pub(super) struct PointListOptions {
 /// `varve restore plan`
 #[derive(Debug, Args)]
 pub(super) struct PlanArgs {
-    /// The volume, by the name that it had at the point.
+    /// The volume, by the name that it had at the point, or a group.
+    #[arg(value_name = "VOLUME|GROUP")]
     volume: String,
     /// The point, as for varve restore clone.
     #[arg(long, value_name = "POINT", value_parser = point_text)]
@@ -78,14 +80,17 @@ pub(super) struct SynchListArgs {
     /// Only those with such a label: * stands for any text, ? for one letter.
     #[arg(long, value_name = "PATTERN")]
     label: Option<String>,
-    /// Only those that are marks of this volume, or of all volumes.
+    /// Only those that are marks of this volume, of groups that it is in, or of all volumes.
     #[arg(long, value_name = "VOLUME")]
     volume: Option<String>,
+    /// Only those that are marks of this group, or of all volumes.
+    #[arg(long, value_name = "GROUP", conflicts_with = "volume")]
+    group: Option<String>,
 }
 
 impl SynchListArgs {
     /// As parameters of a call.
     pub(super) fn params(&self) -> Value {
-        json!({"from": self.from, "to": self.to, "limit": self.limit, "label": self.label, "volume": self.volume})
+        json!({"from": self.from, "to": self.to, "limit": self.limit, "label": self.label, "volume": self.volume, "group": self.group})
     }
 }

@@ -9,7 +9,9 @@ use serde_json::Value;
 
 use super::cells::{blocks, size};
 use super::render_point::point_text;
-use super::{clone_render, render_archive, render_block, render_latency, render_point, render_session};
+use super::{
+    clone_render, group_render, render_archive, render_block, render_latency, render_point, render_session,
+};
 use crate::log::geometry::RESERVE_SLOTS;
 use crate::log::time::{ClockStanding, ClockStatus};
 use crate::text::table::{Table, pairs};
@@ -38,6 +40,12 @@ pub(super) enum View {
     Point,
     Clone,
     Clones,
+    Group,
+    Groups,
+    GroupVolumes,
+    GroupClone,
+    /// A volume of this name was deleted.
+    Deleted(String),
     RollBack,
     RestorePlan,
     Clock,
@@ -83,7 +91,16 @@ pub(super) fn render(view: View, result: &Value) -> String {
         View::Point => typed(result, |point: ResolvedPoint| point_text(&point)),
         View::Clone => typed(result, |clone: CloneInfo| clone_text(&clone)),
         View::Clones => typed(result, |clones: Vec<_>| clone_render::clones(&clones)),
+        View::Group => typed(result, |group| group_render::groups(&[group])),
+        View::Groups => typed(result, |groups: Vec<_>| group_render::groups(&groups)),
+        View::GroupVolumes => typed(result, |groups: Vec<_>| group_render::volumes(&groups)),
+        View::GroupClone => typed(result, |done| group_render::clone(&done)),
+        View::Deleted(name) => Some(group_render::deleted(&name, result)),
+        View::RollBack if result.get("group").is_some() => {
+            typed(result, |done| group_render::roll_back(&done))
+        }
         View::RollBack => typed(result, |done| clone_render::roll_back(&done)),
+        View::RestorePlan if result.get("group").is_some() => typed(result, |plan| group_render::plan(&plan)),
         View::RestorePlan => typed(result, |plan| render_point::plan(&plan)),
         View::Clock => typed(result, |clock: ClockStatus| clock_text(&clock, result)),
         View::Archive => typed(result, |report| render_archive::status(&report)),
@@ -333,18 +350,18 @@ fn synch_table(synchs: &[SynchInfo]) -> String {
             synch.label.clone(),
             synch.lsn.to_string(),
             format_time(synch.time_ns),
-            synch.volume.as_ref().map_or_else(|| "all".to_owned(), |volume| volume.name.clone()),
+            synch.of().map_or_else(|| "all".to_owned(), |of| of.name.clone()),
             details,
         ]);
     }
     table.render("no synchs; varve synch create --label LABEL makes one")
 }
 
-/// How a session ended: the volume, and after a roll-back the snapshot of its state before.
+/// How a session ended: the volumes, and after a roll-back the snapshot of its state before.
 fn committed(result: &Value) -> Option<String> {
-    let mut text = typed(result.get("volume")?, |volume: VolumeInfo| volume_table(&[volume]))?;
+    let mut text = typed(result.get("volumes")?, |volumes: Vec<VolumeInfo>| volume_table(&volumes))?;
     if let Some(before) = result.get("before").and_then(|before| SnapshotInfo::deserialize(before).ok()) {
-        text.push_str(&pairs([("Before", format!("snapshot:{} names its state before", before.name))]));
+        text.push_str(&pairs([("Before", format!("snapshot:{} names the state before", before.name))]));
     }
     Some(text)
 }
@@ -375,10 +392,11 @@ fn clock_text(clock: &ClockStatus, result: &Value) -> String {
 
 fn clone_text(clone: &CloneInfo) -> String {
     let scan = format!(
-        "{} entries in at most {} segments (bound {}), {:.1} ms",
+        "{} entries in at most {} segments (bound {}){}, {:.1} ms",
         clone.entries_scanned,
         clone.segments_touched,
         clone.segments_bound,
+        super::clone_render::anchor(clone.anchor_lsn, clone.anchor_bytes),
         clone.elapsed_us as f64 / 1000.0
     );
     let mut text = volume_table(std::slice::from_ref(&clone.volume));
@@ -503,6 +521,13 @@ mod tests {
                            "entries_scanned": 100, "elapsed_us": 1500});
         let text = render(View::Clone, &clone);
         assert!(text.contains("100 entries in at most 2 segments (bound 9), 1.5 ms"), "{text}");
+        let mut anchored = clone.clone();
+        (anchored["anchor_lsn"], anchored["anchor_bytes"]) = (json!(5), json!(4096));
+        let text_of_anchored = render(View::Clone, &anchored);
+        assert!(
+            text_of_anchored.contains("(bound 9) and 4 KiB of the anchor at lsn:5, 1.5 ms"),
+            "{text_of_anchored}"
+        );
         assert!(text.contains("a (4 KiB)") && text.contains("the end of a write"), "{text}");
     }
 

@@ -62,6 +62,7 @@ pub(super) fn status(report: &ArchiveReport) -> String {
         ("Backlog", backlog),
         ("Archived to LSN", format!("{} of {}", status.archived_to_lsn, status.head_lsn)),
         ("Segments", format!("{}{oldest}", status.segments)),
+        ("Anchors", format!("{}, {}", status.anchors, size(status.anchor_bytes))),
         ("Store used", room),
         ("Sealing", sealing),
         ("Verified by", verified_by(status.verify).to_owned()),

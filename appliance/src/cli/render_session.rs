@@ -28,16 +28,29 @@ pub(super) fn sessions(sessions: &[SessionInfo]) -> String {
     for session in sessions {
         table.row([
             session.name.clone(),
-            session.volume.clone(),
+            session.of().to_owned(),
             session.at.lsn.to_string(),
             format_time(session.at.time_ns),
-            size(session.size_bytes),
+            size(size_of(session)),
             session.oldest_lsn.to_string(),
             session.newest_lsn.to_string(),
-            if session.is_written { "yes" } else { "no" }.to_owned(),
+            if session.is_written() { "yes" } else { "no" }.to_owned(),
         ]);
     }
     let mut text = table.render("no sessions; varve restore open VOLUME --at POINT --name NAME opens one");
+    if let [SessionInfo { group: Some(_), members, .. }] = sessions {
+        let mut table = Table::new(["VOLUME", "CLONE", ">SIZE", "WRITTEN"]);
+        for member in members {
+            table.row([
+                member.volume.clone(),
+                member.clone.clone(),
+                size(member.size_bytes),
+                if member.is_written { "yes" } else { "no" }.to_owned(),
+            ]);
+        }
+        text.push('\n');
+        text.push_str(&table.render(""));
+    }
     if let [session] = sessions
         && !session.verdicts.is_empty()
     {
@@ -52,6 +65,10 @@ pub(super) fn sessions(sessions: &[SessionInfo]) -> String {
     text
 }
 
+fn size_of(session: &SessionInfo) -> u64 {
+    session.members.iter().map(|member| member.size_bytes).sum()
+}
+
 pub(super) fn session(session: SessionInfo) -> String {
     sessions(&[session])
 }
@@ -60,6 +77,9 @@ fn cost_text(step: &StepInfo) -> String {
     let cost = &step.cost;
     let mut text =
         format!("{} entries of {} segments", cost.entries + cost.entries_scanned, cost.segments_read);
+    if cost.anchor_bytes > 0 {
+        let _ = write!(text, " and {} of an anchor", super::cells::size(cost.anchor_bytes));
+    }
     if cost.opened_anew {
         text.push_str(", the whole index by a scan");
     } else if cost.ranges_rebuilt > 0 {
@@ -76,15 +96,19 @@ fn cost_text(step: &StepInfo) -> String {
 
 pub(super) fn step(step: &StepInfo) -> String {
     let session = &step.session;
-    let changed: u64 = step.changed.iter().map(|(_, blocks)| blocks).sum();
-    pairs([
+    let mut rows = vec![
         ("Session", session.name.clone()),
         ("At", position(session.at)),
         ("From", format!("lsn:{}", step.from_lsn)),
-        ("Size", size(session.size_bytes)),
-        ("Changed", format!("at most {changed} blocks: {}", ranges(&step.changed))),
-        ("Read", cost_text(step)),
-    ])
+        ("Size", size(size_of(session))),
+    ];
+    for changed in &step.changed {
+        let blocks: u64 = changed.ranges.iter().map(|(_, blocks)| blocks).sum();
+        let of = if session.group.is_some() { format!(" of {}", changed.clone) } else { String::new() };
+        rows.push(("Changed", format!("at most {blocks} blocks{of}: {}", ranges(&changed.ranges))));
+    }
+    rows.push(("Read", cost_text(step)));
+    pairs(rows)
 }
 
 /// Ranges of blocks, the first few of them.
@@ -102,7 +126,7 @@ fn ranges(ranges: &[(u64, u64)]) -> String {
 
 pub(super) fn found(found: &FoundCommand) -> String {
     let kind = if found.is_trim { "trim" } else { "write" };
-    format!("{}: a {kind} of the blocks {}", position(found.at), ranges(&found.blocks))
+    format!("{}: a {kind} of the blocks {} of {}", position(found.at), ranges(&found.blocks), found.volume)
 }
 
 fn lsns(list: &[u64]) -> String {
@@ -120,13 +144,12 @@ pub(super) fn bisect(info: &BisectInfo) -> String {
         let name = &step.session.name;
         rows.push(("Now at", position(step.session.at)));
         rows.push(("Read", cost_text(step)));
-        rows.push((
-            "Next",
-            format!(
-                "look at the clone '{}', then varve restore good|bad|skip {name}, and bisect again",
-                step.session.clone
-            ),
-        ));
+        let clones: Vec<&str> = step.session.members.iter().map(|member| member.clone.as_str()).collect();
+        let look = match clones.as_slice() {
+            [clone] => format!("look at the clone '{clone}'"),
+            clones => format!("look at the clones {}", clones.join(", ")),
+        };
+        rows.push(("Next", format!("{look}, then varve restore good|bad|skip {name}, and bisect again")));
     }
     if let Some(command) = &info.found {
         rows.push(("Found", found(command)));

@@ -9,6 +9,7 @@ use super::args::{
 };
 use super::block_request;
 use super::clone_request;
+use super::group_request;
 use super::render::View;
 use super::session_request::session;
 use crate::archive::service::VerifyPolicy;
@@ -43,6 +44,7 @@ impl From<CallCommand> for Request {
         match command {
             CallCommand::Pool(command) => pool(&command),
             CallCommand::Volume(command) => volume(command),
+            CallCommand::Group(command) => Request::of(group_request::group(&command)),
             CallCommand::Synch(command) => synch(command),
             CallCommand::Archive(command) => archive(command),
             CallCommand::Snapshot(command) => snapshot(command),
@@ -105,12 +107,11 @@ fn volume(command: VolumeCommand) -> Request {
         }
         VolumeCommand::List { name } => Request::new("volume_list", json!({"name": name}), View::Volumes),
         VolumeCommand::Delete { name, force } => {
-            let done = format!("volume {name} is deleted");
             let mut params = json!({"name": name});
             if force {
                 params["force"] = Value::Bool(true);
             }
-            Request::new("volume_delete", params, View::Done(done))
+            Request::new("volume_delete", params, View::Deleted(name))
         }
         // These need more than one call; see `transfer`.
         VolumeCommand::Import(_) | VolumeCommand::Export(_) => unreachable!("it is no call"),
@@ -138,8 +139,8 @@ fn enable_histogram(name: &str, enable: bool, only: Option<String>) -> Request {
 
 fn synch(command: SynchCommand) -> Request {
     match command {
-        SynchCommand::Create { label, details, volume } => {
-            let params = json!({"label": label, "details": details, "volume": volume});
+        SynchCommand::Create { label, details, volume, group } => {
+            let params = json!({"label": label, "details": details, "volume": volume, "group": group});
             Request::new("synch_create", params, View::Synch)
         }
         SynchCommand::List(which) => Request::new("synch_list", which.params(), View::Synchs),

@@ -9,30 +9,32 @@ use super::point::point_text;
 /// `varve restore open ...` and the commands of what it opens.
 #[derive(Debug, Subcommand)]
 pub(super) enum SessionCommand {
-    /// Open a volume as it was at a point, as a clone that can be moved along the log.
+    /// Open a volume or a group as it was at a point, as clones that can be moved along the log.
     ///
-    /// The clone has the session's name. Move it with step, or search with good, bad and bisect;
+    /// The clone has the session's name; those of a group are NAME-VOLUME. Move it with step, or search with good, bad and bisect;
     /// end with commit or abort. The archive keeps everything between the oldest and the newest
     /// position at which the session stood.
     ///
     /// Example: varve restore open accounts --at time:-10m --name search
     #[command(verbatim_doc_comment)]
     Open {
-        /// The volume, by the name that it had at the point.
+        /// The volume, by the name that it had at the point, or a group.
+        #[arg(value_name = "VOLUME|GROUP")]
         volume: String,
         /// The point at which it begins.
         #[arg(long, value_name = "POINT", value_parser = point_text)]
         at: String,
-        /// The name of the session and of its clone.
+        /// The name of the session and of its clone, or the beginning of its clones' names.
         #[arg(long)]
         name: String,
-        /// Refuse writes to the clone.
+        /// Refuse writes to the clones.
         #[arg(long)]
         read_only: bool,
     },
     /// Move a session over commands of hosts, or to a point.
     ///
-    /// Disconnect the clone's hosts first: their caches know nothing of the step.
+    /// Disconnect the clones' hosts first: their caches know nothing of the step. The clones of a
+    /// group are moved together, over commands to any of its volumes.
     ///
     /// Example: varve restore step search -1
     ///          varve restore step search +100
@@ -82,21 +84,26 @@ pub(super) enum SessionCommand {
     ///   VARVE_NQN      the clone's subsystem, for nvme connect
     ///   VARVE_POINT    the position, as lsn:N
     ///   VARVE_IMAGE    a sparse file with the clone's contents; only what changed is read again
+    /// and for a group, instead of VARVE_NQN and VARVE_IMAGE, all in the same order,
+    ///   VARVE_VOLUMES  the names of its volumes, with spaces between
+    ///   VARVE_NQNS     the clones' subsystems, with spaces between
+    ///   VARVE_IMAGES   a folder with one such file for each volume, named as the volume
     /// The check may write to the clone: the next step discards that. It must disconnect before it
     /// ends.
     ///
     /// Example: varve restore bisect search --good synch:nightly --bad lsn:90210 --check './check.sh'
     #[command(verbatim_doc_comment)]
     Bisect(BisectOptions),
-    /// End a session: roll the volume back to where it stands, or keep the clone as a volume.
+    /// End a session: roll the volumes back to where it stands, or keep the clones as volumes.
     ///
-    /// A roll-back does not have what was written to the clone; --keep has.
+    /// A roll-back does not have what was written to the clones; --keep has. The clones of a group
+    /// become a group of the name, and its volumes are NAME-VOLUME.
     ///
     /// Example: varve restore commit search --roll-back
     ///          varve restore commit search --keep accounts-before
     #[command(verbatim_doc_comment)]
     Commit(CommitArgs),
-    /// End a session and delete its clone.
+    /// End a session and delete its clones.
     ///
     /// Example: varve restore abort search
     #[command(verbatim_doc_comment)]
@@ -144,7 +151,8 @@ pub(super) struct BisectOptions {
     /// Run this shell command at each position, until the search is over.
     #[arg(long, value_name = "COMMAND")]
     pub(super) check: Option<String>,
-    /// Where to keep the clone's contents for --check [default: a temporary file].
+    /// Where to keep the clone's contents for --check: a file, or for a group a folder [default: a
+    /// temporary one].
     #[arg(long, value_name = "FILE", requires = "check")]
     pub(super) image: Option<PathBuf>,
     /// Do not read the clone's contents into a file: the check connects to it.
@@ -160,10 +168,10 @@ pub(super) struct BisectOptions {
 pub(super) struct CommitArgs {
     /// The session.
     pub(super) name: String,
-    /// Roll the volume back, and delete the clone.
+    /// Roll the volumes back, and delete the clones.
     #[arg(long, group = "result")]
     pub(super) roll_back: bool,
-    /// Keep the clone as a volume of this name.
+    /// Keep the clone as a volume of this name; those of a group become a group.
     #[arg(long, group = "result", value_name = "NAME")]
     pub(super) keep: Option<String>,
     /// Roll back although hosts wrote to the clone: what they wrote is discarded.

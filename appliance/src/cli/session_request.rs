@@ -52,7 +52,7 @@ pub(super) fn session(command: SessionCommand) -> Call {
         SessionCommand::Bisect(_) => unreachable!("it may be more than one call; see `session`"),
         SessionCommand::Commit(args) => commit(args),
         SessionCommand::Abort { name, force } => {
-            let done = format!("session {name} is ended, and its clone deleted");
+            let done = format!("session {name} is ended, and its clones are deleted");
             let mut params = json!({"name": name});
             flag(&mut params, "force", force);
             ("restore_abort", params, View::Done(done))

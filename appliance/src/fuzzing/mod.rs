@@ -60,6 +60,16 @@ pub const TARGETS: &[Target] = &[
         seeds: crate::increment::fuzz::increment_seeds,
         run: crate::increment::fuzz::increment,
     },
+    Target {
+        name: "anchor",
+        seeds: crate::archive::anchor::fuzz::anchor_seeds,
+        run: crate::archive::anchor::fuzz::anchor,
+    },
+    Target {
+        name: "anchor_name",
+        seeds: crate::archive::anchor::fuzz::anchor_name_seeds,
+        run: crate::archive::anchor::fuzz::anchor_name,
+    },
     Target { name: "object_name", seeds: texts::object_name_seeds, run: texts::object_name },
     Target {
         name: "archive_device",

@@ -25,20 +25,8 @@ pub(super) async fn report(
     device: &BdevInfo,
     with_entries: bool,
 ) -> Result<Report, ReadError> {
-    let mut problems = Problems::default();
+    let problems = Problems::found(log, volumes, device);
     let superblocks = superblocks(log);
-    for problem in log.survey.problems.iter().chain(&volumes.problems) {
-        problems.say(problem.clone());
-    }
-    if device.len_blocks < log.survey.superblock.device_blocks {
-        problems.say(format!(
-            "{} has shrunk: it has {} blocks and the pool on it {}",
-            device.name, device.len_blocks, log.survey.superblock.device_blocks
-        ));
-    }
-    if volumes.catalog_lsn.is_none() && log.segments().next().is_some() {
-        problems.say("no catalog can be read: which volumes there are is not known".to_owned());
-    }
     let mut count = Count { volumes, problems, tallies: vec![Tally::default(); volumes.volumes.len()] };
     let mut contents: HashMap<SegmentSeq, Contents> = HashMap::new();
     for (sequence, segment) in log.segments().filter(|(_, segment)| segment.slot.is_some()) {
@@ -82,11 +70,7 @@ pub(super) async fn report(
         slots,
         catalog_lsn: volumes.catalog_lsn.map(|lsn| lsn.0),
         volumes: volume_reports,
-        images: volumes
-            .images
-            .iter()
-            .map(|image| ImageReport { id: image.id, parent: image.parent, born_lsn: image.born_lsn })
-            .collect(),
+        images: image_reports(volumes),
         snapshots: volumes.snapshots.iter().map(SnapshotInfo::from).collect(),
         synchs: volumes.synchs.clone(),
         totals,
@@ -95,6 +79,11 @@ pub(super) async fn report(
         problems: problems.list,
         problems_omitted: problems.omitted,
     })
+}
+
+fn image_reports(volumes: &VolumesView) -> Vec<ImageReport> {
+    let images = volumes.images.iter();
+    images.map(|image| ImageReport { id: image.id, parent: image.parent, born_lsn: image.born_lsn }).collect()
 }
 
 /// A segment's sums, and its records if they were requested.
@@ -112,6 +101,25 @@ struct Problems {
 }
 
 impl Problems {
+    /// Those that were found before any entry was compared.
+    fn found(log: &LogView, volumes: &VolumesView, device: &BdevInfo) -> Self {
+        let mut problems = Problems::default();
+        for problem in log.survey.problems.iter().chain(&volumes.problems) {
+            problems.say(problem.clone());
+        }
+        let device_blocks = log.survey.superblock.device_blocks;
+        if device.len_blocks < device_blocks {
+            let (name, len_blocks) = (&device.name, device.len_blocks);
+            problems.say(format!(
+                "{name} has shrunk: it has {len_blocks} blocks and the pool on it {device_blocks}"
+            ));
+        }
+        if volumes.catalog_lsn.is_none() && log.segments().next().is_some() {
+            problems.say("no catalog can be read: which volumes there are is not known".to_owned());
+        }
+        problems
+    }
+
     fn say(&mut self, text: String) {
         self.add(Problem { text, ..Problem::default() });
     }

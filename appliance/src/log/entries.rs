@@ -146,6 +146,12 @@ impl SegmentEntries {
         self.len().checked_sub(1).map_or(Lsn(0), |last| self.record(last).0.end_lsn())
     }
 
+    /// The line of the record whose header is at `lsn`.
+    pub fn line_at(&self, lsn: Lsn) -> Option<RecordLine> {
+        let index = self.lines_while(|line| line.lsn() < lsn);
+        (index < self.len()).then(|| self.record(index).0).filter(|line| line.lsn() == lsn)
+    }
+
     /// The entry whose data block is at `lsn`.
     pub fn at(&self, lsn: Lsn) -> Option<PlacedEntry> {
         let index = self.lines_while(|line| line.lsn() < lsn);

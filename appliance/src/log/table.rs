@@ -106,6 +106,8 @@ pub struct SegmentTable {
     missing: Vec<SegmentSeq>,
     /// How many masks are in segments, for each image that still needs them.
     masks_of: BTreeMap<u32, u64>,
+    /// How many these are.
+    masks: u64,
 }
 
 impl SegmentTable {
@@ -333,6 +335,7 @@ impl SegmentTable {
         if let Some(segment) = self.get_mut(sequence) {
             segment.masks.push(mask);
             *self.masks_of.entry(mask.image.0).or_default() += 1;
+            self.masks += 1;
         }
     }
 
@@ -340,8 +343,9 @@ impl SegmentTable {
     pub fn take_masks(&mut self, sequence: SegmentSeq) {
         let Some(segment) = self.get_mut(sequence) else { return };
         for mask in std::mem::take(&mut segment.masks) {
-            if let Some(count) = self.masks_of.get_mut(&mask.image.0) {
-                *count = count.saturating_sub(1);
+            if let Some(count) = self.masks_of.get_mut(&mask.image.0).filter(|count| **count > 0) {
+                *count -= 1;
+                self.masks -= 1;
             }
         }
     }
@@ -349,12 +353,12 @@ impl SegmentTable {
     /// Notes that the image no longer needs its masks. They leave with their segments, and no
     /// longer count.
     pub fn forget_masks(&mut self, image: ImageId) {
-        self.masks_of.remove(&image.0);
+        self.masks -= self.masks_of.remove(&image.0).unwrap_or(0);
     }
 
     /// How many masks the images need.
     pub fn masks(&self) -> u64 {
-        self.masks_of.values().sum()
+        self.masks
     }
 
     /// Checks the segments that lost their last live block, and the oldest in use: those without

@@ -209,8 +209,8 @@ fn volume_code(error: &VolumeError) -> i64 {
         VolumeError::NoSuchPoint { .. } => -2,
         VolumeError::Failed { .. } | VolumeError::Archive { .. } | VolumeError::ArchiveAway { .. } => -5,
         VolumeError::Busy { .. } => -16,
-        VolumeError::VolumeExists { .. } => -17,
-        VolumeError::NoSuchVolume { .. } => -19,
+        VolumeError::VolumeExists { .. } | VolumeError::GroupExists { .. } => -17,
+        VolumeError::NoSuchVolume { .. } | VolumeError::NoSuchGroup { .. } => -19,
         VolumeError::Invalid { .. } => -22,
         VolumeError::NoSpace { .. } => -28,
     }
@@ -226,6 +226,8 @@ mod tests {
         for (error, code) in [
             (RpcError::from(VolumeError::NoSuchVolume { name: name() }), -19),
             (VolumeError::VolumeExists { name: name() }.into(), -17),
+            (VolumeError::NoSuchGroup { name: name() }.into(), -19),
+            (VolumeError::GroupExists { name: name() }.into(), -17),
             (VolumeError::NoSuchPoint { point: name(), reason: name() }.into(), -2),
             (VolumeError::Invalid { what: "size", reason: name() }.into(), -22),
             (VolumeError::NoSpace { reason: name() }.into(), -28),

@@ -99,23 +99,8 @@ pub fn recover(options: &RecoverOptions) -> Result<(), CommandError> {
     let spec = options.from.parse::<StoreSpec>()?.absolute();
     let path = options.dir.join(POOL_FILE_NAME);
     let unfinished = with_suffix(&path, RECOVERING_SUFFIX);
-    let removed = unfinished.clone();
     let stage = Arc::new(Mutex::new(Stage::Looking));
-    let seen = Arc::clone(&stage);
-    let _signals = StopSignals::take(move |signal| {
-        // Locked until the process ends. While the pool gets its name, this waits.
-        let stage = std::mem::ManuallyDrop::new(lock(&seen));
-        let by = signals::name(signal);
-        if **stage == Stage::Done {
-            eprintln!("varve: stopped by {by} when the pool was recovered: it can be served");
-            return 128 + signal;
-        }
-        if **stage == Stage::Making {
-            drop(std::fs::remove_file(&removed));
-        }
-        eprintln!("varve: stopped by {by}: nothing was recovered; it can be run again");
-        128 + signal
-    })?;
+    let _signals = stop_by_signals(&stage, unfinished.clone())?;
     if path.exists() {
         return Err(RecoverError::Exists { path }.into());
     }
@@ -173,6 +158,26 @@ pub fn recover(options: &RecoverOptions) -> Result<(), CommandError> {
     let mut out = std::io::stdout().lock();
     out.write_all(text.as_bytes())?;
     Ok(out.flush()?)
+}
+
+/// Ends the process on a signal, without leaving a part of a pool behind.
+fn stop_by_signals(stage: &Arc<Mutex<Stage>>, unfinished: PathBuf) -> Result<StopSignals, CommandError> {
+    let seen = Arc::clone(stage);
+    let signals = StopSignals::take(move |signal| {
+        // Locked until the process ends. While the pool gets its name, this waits.
+        let stage = std::mem::ManuallyDrop::new(lock(&seen));
+        let by = signals::name(signal);
+        if **stage == Stage::Done {
+            eprintln!("varve: stopped by {by} when the pool was recovered: it can be served");
+            return 128 + signal;
+        }
+        if **stage == Stage::Making {
+            drop(std::fs::remove_file(&unfinished));
+        }
+        eprintln!("varve: stopped by {by}: nothing was recovered; it can be run again");
+        128 + signal
+    })?;
+    Ok(signals)
 }
 
 /// How far a recovery has progressed, for the signal handler.
@@ -252,7 +257,8 @@ fn existing(spec: StoreSpec) -> Result<StoreSpec, RecoverError> {
         StoreSpec::Tape(tape) if !tape.exists() => Err(RecoverError::NoStore { path: tape.path }),
         StoreSpec::Device { path, .. } if !path.exists() => Err(RecoverError::NoStore { path }),
         StoreSpec::Device { path, .. } => Ok(StoreSpec::Device { path, create_bytes: None }),
-        other => Ok(other),
+        // A bucket is never created. No arm for all others: whoever adds a store decides it here.
+        spec @ (StoreSpec::Directory { .. } | StoreSpec::Tape(_) | StoreSpec::S3(_)) => Ok(spec),
     }
 }
 

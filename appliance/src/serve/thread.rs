@@ -96,19 +96,7 @@ fn run_device(
     let opening = open(config.clone(), recycling, device, host_dma.clone(), is_new);
     let pool = reactor.run_until(&app, opening).map_err(|error| explain(config, is_new, error))?;
     if is_new && let Some(size_bytes) = config.first_volume_bytes {
-        let request = CreateVolume {
-            name: FIRST_VOLUME_NAME.to_owned(),
-            size_bytes,
-            uuid: None,
-            thin: config.first_volume_thin,
-        };
-        let creating = Rc::clone(&pool);
-        let creating = async move { creating.create_volume(request).await };
-        reactor.run_until(&app, Rc::clone(&pool).turning(creating)).map_err(|source| {
-            let pool_bytes = pool.info().device_bytes;
-            let left = "Nothing was left behind".to_owned();
-            ServeError::FirstVolume { pool_bytes, volume_bytes: size_bytes, source, left }
-        })?;
+        make_first_volume(config, size_bytes, &pool, &mut reactor, &app)?;
     }
     let mut notes = note_identity(config, &pool, is_new, None)?;
     let archive = match (archive, file) {
@@ -149,6 +137,30 @@ fn run_device(
     }
     local.remove_poller(drive);
     Ok(())
+}
+
+/// Creates the volume that a new pool begins with.
+fn make_first_volume(
+    config: &ApplianceConfig,
+    size_bytes: u64,
+    pool: &Rc<Pool>,
+    reactor: &mut Reactor<App>,
+    app: &App,
+) -> Result<(), ServeError> {
+    let request = CreateVolume {
+        name: FIRST_VOLUME_NAME.to_owned(),
+        size_bytes,
+        uuid: None,
+        thin: config.first_volume_thin,
+    };
+    let creating = Rc::clone(pool);
+    let creating = async move { creating.create_volume(request).await };
+    let created = reactor.run_until(app, Rc::clone(pool).turning(creating));
+    created.map(drop).map_err(|source| {
+        let pool_bytes = pool.info().device_bytes;
+        let left = "Nothing was left behind".to_owned();
+        ServeError::FirstVolume { pool_bytes, volume_bytes: size_bytes, source, left }
+    })
 }
 
 /// Attaches the pool's archive, or makes the pool wait for it.

@@ -18,6 +18,18 @@ pub enum VolumeError {
         /// The name.
         name: String,
     },
+    /// No group has that name.
+    #[error("there is no group '{name}'; `varve group list` shows what there is")]
+    NoSuchGroup {
+        /// The name.
+        name: String,
+    },
+    /// The name is a group's.
+    #[error("a group '{name}' exists already; choose another name")]
+    GroupExists {
+        /// The name.
+        name: String,
+    },
     /// The point does not exist.
     #[error("there is no point '{point}': {reason}")]
     NoSuchPoint {

@@ -10,7 +10,7 @@
 use std::sync::Arc;
 
 use super::catalog::{Catalog, CatalogChange, CatalogSnapshot};
-use super::manage::operations::NAME_BYTES_MAX;
+use super::manage::checks::NAME_BYTES_MAX;
 
 /// A catalog with an example of everything that its JSON can contain.
 fn catalog_of(names: &[&str]) -> Catalog {

@@ -312,6 +312,9 @@ pub struct SynchInfo {
     /// The volume that it is a mark of; `None`: all volumes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub volume: Option<SynchVolume>,
+    /// The group that it is a mark of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<SynchVolume>,
     /// The caller's details.
     pub details: serde_json::Value,
     /// Why the details cannot be read now; `details` is then `null`. Only in answers, never in the
@@ -320,7 +323,7 @@ pub struct SynchInfo {
     pub details_unread: Option<String>,
 }
 
-/// The volume that a synch is a mark of.
+/// The volume or the group that a synch is a mark of.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SynchVolume {
     /// Its UUID.
@@ -336,12 +339,9 @@ impl SynchInfo {
         Some(SynchInfo { lsn, details_unread: None, ..synch })
     }
 
-    /// Whether it is a mark of all volumes, or of this one.
-    pub fn is_for(&self, volume: Option<Uuid>) -> bool {
-        match (&self.volume, volume) {
-            (Some(of), Some(volume)) => of.uuid == volume,
-            _ => true,
-        }
+    /// What it is a mark of; `None`: all volumes.
+    pub fn of(&self) -> Option<&SynchVolume> {
+        self.volume.as_ref().or(self.group.as_ref())
     }
 
     /// A synch whose text is lost: still a point, because its position and time are in the entry.
@@ -352,6 +352,7 @@ impl SynchInfo {
             lsn,
             time_ns,
             volume: None,
+            group: None,
             details: serde_json::Value::Null,
             details_unread: None,
         }
@@ -438,6 +439,12 @@ pub struct CloneInfo {
     pub segments_bound: u64,
     /// Entries read.
     pub entries_scanned: u64,
+    /// The anchor from which the scan began; `None`: it used none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub anchor_lsn: Option<u64>,
+    /// Bytes of anchors read.
+    #[serde(default)]
+    pub anchor_bytes: u64,
     /// How long the index took to build.
     pub elapsed_us: u64,
 }
@@ -467,29 +474,6 @@ pub struct CloneSpace {
     pub shared_blocks: u64,
 }
 
-/// The answer of `restore_roll_back`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct RollBackInfo {
-    /// The volume.
-    pub volume: VolumeInfo,
-    /// The point whose state it has now.
-    pub point: ResolvedPoint,
-    /// The snapshot that names the state before.
-    pub before: SnapshotInfo,
-    /// How many blocks of the state were in the working set, and stay there.
-    pub resident_blocks: u64,
-    /// How many are read from where they are, and hydrated in the background.
-    pub inherited_blocks: u64,
-    /// The maximum number of segments that one generation's scan read; never above W+1 (R30).
-    pub segments_touched: u64,
-    /// The bound: W+1.
-    pub segments_bound: u64,
-    /// Entries read.
-    pub entries_scanned: u64,
-    /// How long it took.
-    pub elapsed_us: u64,
-}
-
 /// A change of the set of volumes, for the target that serves them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum VolumeEvent {
@@ -513,6 +497,7 @@ mod tests {
             lsn: 0,
             time_ns: 1,
             volume: Some(SynchVolume { uuid: Uuid::nil(), name: "v".to_owned() }),
+            group: Some(SynchVolume { uuid: Uuid::nil(), name: "g".to_owned() }),
             details: serde_json::json!({"a": 1}),
             details_unread: None,
         };

@@ -20,7 +20,7 @@ mod request;
 mod session;
 mod space;
 
-pub use archive::{ArchivePolicy, ArchiveStatus, BackPressure, Forgotten, KnownObjects};
+pub use archive::{AnchorPolicy, ArchivePolicy, ArchiveStatus, BackPressure, Forgotten, KnownObjects};
 pub use blocks::diff::DiffRequest;
 pub use blocks::history::HistoryRequest;
 pub use blocks::info::{
@@ -28,8 +28,12 @@ pub use blocks::info::{
     DiffPage, DiffRange, HistoryPage, HistoryPosition,
 };
 pub use blocks::restore::BlockRestoreRequest;
-pub use catalog::{OVERPROVISIONING_PERCENT_DEFAULT, Ownership, SESSIONS_MAX, VERDICTS_MAX, Verdict};
+pub use catalog::{
+    GROUP_VOLUMES_MAX, GROUPS_MAX, OVERPROVISIONING_PERCENT_DEFAULT, Ownership, SESSIONS_MAX, VERDICTS_MAX,
+    Verdict,
+};
 pub use error::VolumeError;
+pub use history::anchor_check::AnchorCheck;
 pub use history::clock::clock_problem;
 pub(crate) use history::inspect;
 pub use history::point::{NamedPoint, Point, PointParseError};
@@ -38,6 +42,7 @@ pub use history::point_info::{
     PlanSegment, PointAt, RestorePlan, TimeLine,
 };
 pub use history::point_time::span_ns;
+pub use history::roll_back_info::{RollBackInfo, RollBacks, RolledBack};
 pub use history::synch_table::{SynchDetails, SynchRef, SynchTable};
 pub use history::time_line::TimeLineRequest;
 pub use history::walk::WalkReport;
@@ -46,21 +51,24 @@ pub use image::index;
 pub use image::lineage::Lineage;
 pub use image::volumes::VOLUMES_MAX;
 pub use info::{
-    CloneInfo, CloneSpace, ImageParent, PointKind, PoolInfo, PoolStats, ResolvedPoint, RollBackInfo,
-    SegmentInfo, SegmentState, SnapshotInfo, SynchInfo, SynchVolume, VolumeAt, VolumeEvent, VolumeInfo,
-    VolumeOrigin, VolumeState, VolumeStats,
+    CloneInfo, CloneSpace, ImageParent, PointKind, PoolInfo, PoolStats, ResolvedPoint, SegmentInfo,
+    SegmentState, SnapshotInfo, SynchInfo, SynchVolume, VolumeAt, VolumeEvent, VolumeInfo, VolumeOrigin,
+    VolumeState, VolumeStats,
 };
+pub use manage::checks::{NAME_BYTES_MAX, VOLUME_BLOCKS_MAX};
+pub use manage::group_info::{GroupCloneInfo, GroupInfo, GroupVolume};
+pub use manage::marks::{DETAILS_BYTES_MAX, LABEL_BYTES_MAX};
 pub use manage::open::PoolOptions;
-pub use manage::operations::{
-    CreateVolume, DETAILS_BYTES_MAX, LABEL_BYTES_MAX, NAME_BYTES_MAX, VOLUME_BLOCKS_MAX,
-};
+pub use manage::operations::CreateVolume;
 pub use manage::recover::{RecoverFrom, RecoveryReport, TakeOver, WAY_WITHOUT_UNREADABLE};
 pub use manage::synchs::{SynchFilter, WantedSynchs};
 pub use pool::{Operation, Pool, READ_AHEAD_BLOCKS_DEFAULT, READ_AHEAD_BLOCKS_MAX};
 pub use request::{
     IoCompletion, IoError, MAX_IO_BLOCKS, MAX_TRIM_RANGES, Request, Sink, Submitted, VolumeId,
 };
-pub use session::info::{BisectInfo, FoundCommand, Position, SessionInfo, StepInfo, StepTo, VerdictInfo};
+pub use session::info::{
+    BisectInfo, ChangedBlocks, FoundCommand, MemberInfo, Position, SessionInfo, StepInfo, StepTo, VerdictInfo,
+};
 pub use session::open::OpenSession;
 pub use space::capacity::OVERPROVISIONING_PERCENT_RANGE;
 pub use space::scrub::BATCH_BLOCKS as SCRUB_BATCH_BLOCKS;

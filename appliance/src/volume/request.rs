@@ -22,6 +22,29 @@ pub const MAX_TRIM_RANGES: usize = 256;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct VolumeId(pub u32);
 
+/// The bits of an id that are the slot of the volume; the others count how often the slot was used
+/// before.
+const SLOT_BITS: u32 = 20;
+
+impl VolumeId {
+    /// Its slot in tables of volumes: no two volumes have the same at the same time.
+    #[inline]
+    pub(in crate::volume) fn slot(self) -> usize {
+        (self.0 & ((1 << SLOT_BITS) - 1)) as usize
+    }
+
+    /// The first id with a slot.
+    pub(in crate::volume) fn first_of_slot(slot: usize) -> Self {
+        assert!(slot < 1 << SLOT_BITS, "a pool has at most 1,024 volumes");
+        VolumeId(slot as u32)
+    }
+
+    /// The next id with the same slot; `None`: there is none left.
+    pub(in crate::volume) fn next_of_slot(self) -> Option<Self> {
+        self.0.checked_add(1 << SLOT_BITS).map(VolumeId)
+    }
+}
+
 /// One request. Block numbers are in units of 4096 bytes.
 #[derive(Debug)]
 pub enum Request<'a> {

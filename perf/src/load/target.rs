@@ -34,7 +34,7 @@ pub enum Target {
     Nvme {
         /// The address that the appliance listens on.
         address: SocketAddr,
-        /// Their names.
+        /// Their names, or NQNs of any target's subsystems.
         volumes: Vec<String>,
     },
     /// A block device, without network or log.
@@ -161,9 +161,11 @@ fn run_nvme(
 }
 
 fn connect(config: &LoadConfig, address: SocketAddr, volume: &str) -> Result<Controller, PerfError> {
+    // No volume's name begins so.
+    let nqn = if volume.starts_with("nqn.") { volume.to_owned() } else { nqn::of_volume(volume) };
     let controller = Controller::connect(
         address,
-        &nqn::of_volume(volume),
+        &nqn,
         ConnectOptions {
             io_queues: config.connections,
             queue_depth: config.queue_depth,

@@ -227,9 +227,8 @@ impl Appliance {
     /// # Errors
     /// [`ApplianceError::CommandFailed`] with the output.
     pub fn command(&self, arguments: &[&str]) -> Result<String, ApplianceError> {
-        let mut command = std::process::Command::new(&self.program);
-        command.args(arguments).arg("--rpc").arg(self.rpc_socket()).stdin(std::process::Stdio::null());
-        let output = command.output().map_err(ApplianceError::host("starting", &self.program))?;
+        let output =
+            self.prepared(arguments).output().map_err(ApplianceError::host("starting", &self.program))?;
         let [printed, complained] =
             [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
         if output.status.success() {
@@ -240,6 +239,22 @@ impl Appliance {
             status: output.status.to_string(),
             output: printed + &complained,
         })
+    }
+
+    /// Begins a command of the command line against this appliance, without its output.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub fn begin_command(&self, arguments: &[&str]) -> Result<std::process::Child, ApplianceError> {
+        let mut command = self.prepared(arguments);
+        command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+        command.spawn().map_err(ApplianceError::host("starting", &self.program))
+    }
+
+    fn prepared(&self, arguments: &[&str]) -> std::process::Command {
+        let mut command = std::process::Command::new(&self.program);
+        command.args(arguments).arg("--rpc").arg(self.rpc_socket()).stdin(std::process::Stdio::null());
+        command
     }
 
     /// The standard error output of all starts so far: warnings and errors, without the lines of

@@ -1,35 +1,48 @@
 //! Runs the simulator over many seeds: `simulate --seed N`, `simulate --seeds A..B`,
-//! `simulate --hours H`; and `simulate --owners A..B`, where several primaries compete for one
+//! `simulate --hours H` or `--seconds S`; and `simulate --owners A..B`, where several primaries compete for one
 //! archive.
 //!
 //! Prints what was compared and which faults occurred. A violated guarantee fails its seed, which
 //! `--seed` replays exactly. `--hours` takes its first seed from the current time, so that no two
-//! runs are the same. All faults are injected, or only those that `--faults` names, or none with
-//! `--no-faults`: then only crashes and failing stores remain.
+//! runs are the same. `--crashes N` ends a run after so many crashes. All faults are injected, or
+//! only those that `--faults` names, or none with `--no-faults`: then only crashes and failing stores
+//! remain. The verbs of going back are among the operations, unless `--no-verbs` is given.
 
 use std::cell::Cell;
 use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use varve_tests::sim::campaign::{Counts, campaign_with};
-use varve_tests::sim::endless::endless_campaign_of;
+use varve_tests::sim::campaign::{Counts, campaign_of};
+use varve_tests::sim::endless::{endless_campaign_going_back, endless_campaign_of};
 use varve_tests::sim::faults::Faults;
 use varve_tests::sim::owners::{OwnerCounts, owners_campaign};
 
-const USAGE: &str = "usage: simulate (--seed N | --seeds A..B | --hours H | --owners A..B) [--no-faults | --faults transient,lasting,memory,starts]";
+const USAGE: &str = "usage: simulate (--seed N | --seeds A..B | --hours H | --seconds S | --crashes N | --owners A..B) [--no-verbs] [--no-faults | --faults transient,lasting,memory,starts]";
 /// Seeds for each second: more than any machine can run.
 const SEEDS_PER_SECOND: u64 = 100_000;
 
 enum Work {
     Seeds(std::ops::Range<u64>),
     For(Duration),
+    Crashes(u64),
 }
 
-fn parse(arguments: &[String]) -> Option<(Work, Faults)> {
+/// What each seed has besides crashes.
+#[derive(Debug, Clone, Copy)]
+struct With {
+    faults: Faults,
+    verbs: bool,
+}
+
+fn parse(arguments: &[String]) -> Option<(Work, With)> {
     let (faults, rest) = match arguments {
         [rest @ .., flag] if flag == "--no-faults" => (Faults::NONE, rest),
         [rest @ .., flag, list] if flag == "--faults" => (Faults::parse(list)?, rest),
         rest => (Faults::ALL, rest),
+    };
+    let (verbs, rest) = match rest {
+        [rest @ .., flag] if flag == "--no-verbs" => (false, rest),
+        rest => (true, rest),
     };
     let [flag, value] = rest else { return None };
     let work = match flag.as_str() {
@@ -42,9 +55,11 @@ fn parse(arguments: &[String]) -> Option<(Work, Faults)> {
             let hours: f64 = value.parse().ok()?;
             Duration::try_from_secs_f64(hours * 3600.0).ok().map(Work::For)
         }
+        "--seconds" => value.parse().ok().map(|seconds| Work::For(Duration::from_secs(seconds))),
+        "--crashes" => value.parse().ok().map(Work::Crashes),
         _ => None,
     };
-    Some((work?, faults))
+    Some((work?, With { faults, verbs }))
 }
 
 /// A seed that no earlier run started with.
@@ -57,10 +72,14 @@ thread_local! {
     static SEED: Cell<u64> = const { Cell::new(0) };
 }
 
-fn run(seed: u64, faults: Faults) -> Counts {
+fn run(seed: u64, With { faults, verbs }: With) -> Counts {
     SEED.set(seed);
     // Even seeds fill a log; odd seeds have an archive and run without end.
-    if seed.is_multiple_of(2) { campaign_with(seed, faults) } else { endless_campaign_of(seed, faults) }
+    match (seed.is_multiple_of(2), verbs) {
+        (true, verbs) => campaign_of(seed, faults, verbs),
+        (false, true) => endless_campaign_going_back(seed, faults),
+        (false, false) => endless_campaign_of(seed, faults),
+    }
 }
 
 fn report(what: &str, total: &Counts) {
@@ -94,14 +113,15 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         });
     }
-    let Some((work, faults)) = parse(&arguments) else {
+    let Some((work, with)) = parse(&arguments) else {
         eprintln!("{USAGE}");
         return ExitCode::FAILURE;
     };
     let started = Instant::now();
-    let (seeds, limit) = match work {
-        Work::Seeds(seeds) => (seeds, None),
-        Work::For(limit) => (seed_of_now()..u64::MAX, Some(limit)),
+    let (seeds, limit, crashes_max) = match work {
+        Work::Seeds(seeds) => (seeds, None, u64::MAX),
+        Work::For(limit) => (seed_of_now()..u64::MAX, Some(limit), u64::MAX),
+        Work::Crashes(crashes) => (seed_of_now()..u64::MAX, None, crashes),
     };
     // Reports the seed even if a panic ends the process.
     let report_panic = std::panic::take_hook();
@@ -109,12 +129,12 @@ fn main() -> ExitCode {
         report_panic(info);
         eprintln!("this was seed {}", SEED.get());
     }));
-    println!("from seed {} on, {faults:?}", seeds.start);
+    println!("from seed {} on, {with:?}", seeds.start);
     let mut total = Counts::default();
     let mut failed = Vec::new();
     let mut reported = started;
     for seed in seeds {
-        if let Ok(counts) = std::panic::catch_unwind(|| run(seed, faults)) {
+        if let Ok(counts) = std::panic::catch_unwind(|| run(seed, with)) {
             total += counts;
         } else {
             println!("seed {seed} failed");
@@ -124,7 +144,7 @@ fn main() -> ExitCode {
             reported = Instant::now();
             report(&format!("seed {seed}"), &total);
         }
-        if limit.is_some_and(|limit| started.elapsed() >= limit) {
+        if limit.is_some_and(|limit| started.elapsed() >= limit) || total.crashes >= crashes_max {
             break;
         }
     }

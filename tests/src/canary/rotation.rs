@@ -7,7 +7,8 @@
 //! connection of a well-behaved host may be lost, and its memory must stay within its bound.
 //!
 //! The volumes that an adversary needs are made for its turn and deleted after it. Synchs stay, so
-//! the history grows as it does in use.
+//! the history grows as it does in use. Of the archive the last minutes are kept, and what is older
+//! expires after each round of all adversaries: a long rotation needs no more disk than a short one.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -36,6 +37,8 @@ const DEPTH: u16 = 16;
 /// How long the load waits for its connection.
 const CONNECT_LIMIT: Duration = Duration::from_mins(1);
 const CONNECT_PAUSE: Duration = Duration::from_millis(200);
+/// What is kept of the archive.
+const KEEP: &str = "every-write 10m";
 
 /// The parameters of a rotation.
 #[derive(Debug, Clone, Copy)]
@@ -70,6 +73,8 @@ pub struct RotationReport {
     /// The maximum memory of the process at the end of each turn, in bytes, with the adversary's
     /// name.
     pub memory_bytes: Vec<(&'static str, u64)>,
+    /// Objects of the archive that expired.
+    pub expired_objects: u64,
     /// Everything that was wrong.
     pub wrong: Vec<String>,
     /// How long it took, in seconds.
@@ -91,6 +96,7 @@ pub fn rotate(
     let start = ApplianceConfig { arguments: serve, ..ApplianceConfig::default() };
     let bed = Bed { appliance: Appliance::start(&start)?, faults: None, scale: config.scale };
     bed.make_volume(CHECKED, CHECKED_SIZE)?;
+    bed.appliance.rpc("archive_set_keep", json!({"rules": KEEP}))?;
     let mut rng = Rng::new(config.seed);
     let innocent = Innocent::connect(bed.address())?;
     let load = Load {
@@ -113,6 +119,8 @@ pub fn rotate(
             stage.report.seconds = began.elapsed().as_secs_f64();
             progress(&stage.report, &format!("{}: {told}", adversary.name));
         }
+        stage.report.expired_objects += expire(&stage.bed)?;
+        progress(&stage.report, &format!("expiry: {} objects so far", stage.report.expired_objects));
     }
     let Stage { mut bed, innocent, load, mut report } = stage;
     drop((innocent, load));
@@ -263,6 +271,19 @@ impl Load {
         let found = session.read_all(CHECKED_BLOCKS)?;
         self.model.settle(&found, when)?;
         Ok(found.len() as u64)
+    }
+}
+
+/// Deletes all objects of the archive that the rules do not keep. Returns how many there were.
+fn expire(bed: &Bed) -> Result<u64, CanaryError> {
+    let mut deleted = 0;
+    loop {
+        let report = bed.appliance.rpc("archive_expire", json!({"all": true}))?;
+        let now = report["deleted_objects"].as_u64().unwrap_or(0);
+        if now == 0 {
+            return Ok(deleted);
+        }
+        deleted += now;
     }
 }
 

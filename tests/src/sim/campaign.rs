@@ -3,11 +3,12 @@
 
 use super::disk::Crash;
 use super::faults::{FaultCounts, Faults};
+use super::going_back::VerbCounts;
 use super::rng::Rng;
 use super::workload::{Run, Shape};
 
 /// What a campaign did.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Seeds.
     pub seeds: u64,
@@ -31,6 +32,8 @@ pub struct Counts {
     pub device_writes: u64,
     /// Faults.
     pub faults: FaultCounts,
+    /// What the verbs of going back did.
+    pub verbs: VerbCounts,
     /// A digest of what the disks hold at the end: two runs of a seed have the same.
     pub digest: u64,
 }
@@ -39,7 +42,7 @@ impl std::fmt::Display for Counts {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(
             f,
-            "{} seeds, {} crashes, {} restarts, {} recoveries, {} points, {} times, {} reshaped, {} expired, {} full logs, {} device writes, digest {:016x}\n{}",
+            "{} seeds, {} crashes, {} restarts, {} recoveries, {} points, {} times, {} reshaped, {} expired, {} full logs, {} device writes, digest {:016x}\n{}\n{}",
             self.seeds,
             self.crashes,
             self.restarts,
@@ -51,7 +54,8 @@ impl std::fmt::Display for Counts {
             self.full_logs,
             self.device_writes,
             self.digest,
-            self.faults
+            self.faults,
+            self.verbs
         )
     }
 }
@@ -69,6 +73,7 @@ impl std::ops::AddAssign for Counts {
         self.full_logs += other.full_logs;
         self.device_writes += other.device_writes;
         self.faults += other.faults;
+        self.verbs += &other.verbs;
         self.digest = self.digest.rotate_left(1) ^ other.digest;
     }
 }
@@ -99,10 +104,21 @@ pub fn campaign(seed: u64) -> Counts {
 /// # Panics
 /// As [`campaign`].
 pub fn campaign_with(seed: u64, faults: Faults) -> Counts {
+    campaign_of(seed, faults, false)
+}
+
+/// The same, with or without the verbs of going back.
+///
+/// # Panics
+/// As [`campaign`].
+pub fn campaign_of(seed: u64, faults: Faults, verbs: bool) -> Counts {
     let mut rng = Rng::new(seed ^ 0x00ca_3001);
     let mut run = Run::new(seed, shape(&mut rng));
     let mut counts = Counts { seeds: 1, ..Counts::default() };
     run.begin_trouble(faults);
+    if verbs {
+        run.begin_verbs();
+    }
     let rounds = 2 + rng.below(8);
     for _ in 0..rounds {
         let mut full = false;
@@ -144,5 +160,6 @@ pub fn campaign_with(seed: u64, faults: Faults) -> Counts {
     counts.device_writes = run.disk.writes();
     counts.digest = run.disk.digest();
     counts.faults = run.take_fault_counts();
+    counts.verbs = run.take_verb_counts();
     counts
 }

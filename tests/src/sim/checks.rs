@@ -7,6 +7,7 @@ use varve::dma::BLOCK_BYTES;
 use varve::volume::{IoError, Point, Pool, Request, VolumeError, VolumeId};
 
 use super::damage::problems;
+use super::going_back::History;
 use super::model::{VolumeState, is_filled};
 use super::shortage;
 use super::starts::OnPanic;
@@ -63,6 +64,7 @@ impl Run {
                 .iter()
                 .any(|problem| problem.ends_with("what was changed in them is missing"));
         if !is_other_size {
+            let _told = History { run: self, place: source };
             check_volume(&self.pool, probe.id, &state, &self.trouble.excused, self.seed);
         }
         self.archived_only_points += u64::from(is_archived_only);
@@ -97,8 +99,8 @@ impl Run {
     pub(super) fn check_volumes(&self) {
         for place in 0..self.model.volumes.len() {
             let expected = self.model.state_at(place, u64::MAX);
-            let name = &self.model.volumes[place].name;
-            if expected.is_none() && self.live_names().contains(name) {
+            let name = self.model.name(place);
+            if expected.is_none() && self.live_names().iter().any(|known| known == name) {
                 continue;
             }
             let found = self.pool.find_volume(name);
@@ -119,14 +121,12 @@ impl Run {
             self.pool.snapshots().into_iter().map(|snapshot| (snapshot.lsn, snapshot.name)).collect();
         snapshots.sort();
         assert_eq!(snapshots, self.model.snapshots(), "seed {}", self.seed);
+        self.check_sessions();
     }
 
     fn live_names(&self) -> Vec<String> {
-        let volumes = self.model.volumes.iter().enumerate();
-        volumes
-            .filter(|(place, _)| self.model.is_alive(*place))
-            .map(|(_, volume)| volume.name.clone())
-            .collect()
+        let alive = (0..self.model.volumes.len()).filter(|&place| self.model.is_alive(place));
+        alive.map(|place| self.model.name(place).to_owned()).collect()
     }
 
     /// Resolves the times of random points: each time must give the last command at or before it,

@@ -25,6 +25,12 @@ impl Run {
     pub(super) fn write_at(&mut self, place: usize, id: VolumeId, block: u64, len: u64) {
         let stamps: Vec<Stamp> = (0..len).map(|index| self.model.next_stamp + 1 + index).collect();
         self.model.next_stamp += len;
+        self.write_stamps(place, id, block, stamps);
+    }
+
+    /// Writes blocks with these contents.
+    pub(super) fn write_stamps(&mut self, place: usize, id: VolumeId, block: u64, stamps: Vec<Stamp>) {
+        let len = stamps.len() as u64;
         let mut bytes = vec![0; len as usize * BLOCK_BYTES];
         for (index, chunk) in bytes.chunks_exact_mut(BLOCK_BYTES).enumerate() {
             fill(stamps[index], block + index as u64, chunk);
@@ -101,6 +107,13 @@ impl Run {
             self.submitted(before, tag, Change::Trim { volume: place, ranges: second.to_vec() }, false);
             return;
         }
+        self.submitted(before, tag, Change::Trim { volume: place, ranges }, false);
+    }
+
+    /// Trims ranges that one command may have.
+    pub(super) fn trim_ranges(&mut self, place: usize, id: VolumeId, ranges: Vec<(u64, u64)>) {
+        let (before, tag) = (self.head(), self.next_tag);
+        submit(&self.pool, id, &Request::Trim { ranges: &ranges }, tag, &self.sink);
         self.submitted(before, tag, Change::Trim { volume: place, ranges }, false);
     }
 

@@ -65,8 +65,12 @@ impl Run {
         self.reap();
         // Where the past is discarded, synchs are discarded too, and points cannot be opened.
         let keeps_past = self.world.options.recycling != Recycling::Discard;
-        if keeps_past && !self.disk.is_dead() && self.rng.one_in(4) {
-            self.begin_operation();
+        if keeps_past && !self.disk.is_dead() {
+            if self.is_going_back() && self.rng.one_in(2) {
+                self.begin_going_back();
+            } else if self.rng.one_in(4) {
+                self.begin_operation();
+            }
         }
         self.reopen(crash);
         let head = self.recovered_head;
@@ -97,6 +101,7 @@ impl Run {
         let trouble = &self.trouble;
         self.model.steps.retain(|step| step.lsn <= head && !trouble.is_unwritten(step.lsn));
         self.forget_lost_volumes();
+        self.note_cut_restore();
         self.check_all();
         self.mark_flushed(u64::MAX);
         self.try_starts_of_copy(promised_lsn);
@@ -165,7 +170,7 @@ impl Run {
         // The recovery point may be between the creation of a probe and its deletion, which are no
         // steps of the model.
         for volume in self.pool.volumes().iter().filter(|volume| volume.name.starts_with("probe")) {
-            if !self.model.volumes.iter().any(|known| known.name == volume.name) {
+            if !(0..self.model.volumes.len()).any(|place| self.model.name(place) == volume.name) {
                 wait(&self.pool, Rc::clone(&self.pool).delete_volume(volume.name.clone()))
                     .unwrap_or_else(|error| panic!("seed {}: {error}", self.seed));
             }
@@ -203,6 +208,7 @@ impl Run {
         let uuid = self.pool.info().uuid;
         drop(std::mem::replace(&mut self.pool, placeholder));
         self.disk.crash(crash);
+        self.disk.die_after_writes(None);
         self.note_sealed(uuid);
         self.start_copy = self.copy_for_starts();
         self.make_trouble_at_start();
@@ -255,7 +261,16 @@ impl Run {
             let taken = self.pool.submit(volume.id, &Request::Read { block: 0, len_blocks: 1 }, 1, &sink);
             // Without an archive, the pool finds what a clone inherits before it is open.
             let inherits = volume.parent.is_some() && self.world.options.recycling != Recycling::Discard;
-            assert_eq!(taken == Submitted::Busy, inherits, "seed {}: volume {}", self.seed, volume.name);
+            // What a volume that was taken back has in the working set is served at once.
+            let was_set = (0..self.model.volumes.len())
+                .any(|place| self.model.name(place) == volume.name && self.model.was_set(place));
+            let is_busy = taken == Submitted::Busy;
+            assert!(
+                is_busy == inherits || (was_set && inherits),
+                "seed {}: volume {}",
+                self.seed,
+                volume.name
+            );
             assert_eq!(volume.state == VolumeState::Loading, inherits, "seed {}", self.seed);
             for _ in 0..TURNS_MAX {
                 if sink.outstanding() == 0 {

@@ -8,7 +8,9 @@ use varve::archive::store::faulty::{Call, Fault, FaultyStore, When};
 use varve::archive::store::{Reason, Store, StoreErrorKind};
 use varve::log::Recycling;
 use varve::log::geometry::RESERVE_SLOTS;
-use varve::volume::{CloneInfo, PoolOptions, SegmentInfo, SegmentState, VolumeError, WORKING_SET_MIN};
+use varve::volume::{
+    AnchorPolicy, CloneInfo, PoolOptions, SegmentInfo, SegmentState, VolumeError, WORKING_SET_MIN,
+};
 
 use super::campaign::Counts;
 use super::disk::Crash;
@@ -88,7 +90,7 @@ impl Run {
         let sequence = clone.point.lsn / self.shape.segment_blocks;
         // An image with a parent is rebuilt from several points, each with its own bound.
         let Some(&length) = self.lengths.get(&sequence).filter(|_| !self.lost_primary) else { return };
-        if self.model.volumes[source].parent.is_none() {
+        if !self.model.may_inherit(source) {
             assert!(
                 clone.segments_bound <= length + 1,
                 "seed {}: a point in segment {sequence} may need {} segments, and {length} were in force: {:?}",
@@ -166,11 +168,23 @@ pub fn endless_campaign_of(seed: u64, faults: Faults) -> Counts {
     endless_campaign_with(seed, Rng::new(seed ^ 0x0e85_1e00).one_in(3), faults)
 }
 
+/// The same, with the verbs of going back.
+///
+/// # Panics
+/// As [`endless_campaign`].
+pub fn endless_campaign_going_back(seed: u64, faults: Faults) -> Counts {
+    run_campaign(seed, Rng::new(seed ^ 0x0e85_1e00).one_in(3), faults, true)
+}
+
 /// The same, with or without expiry. A seed that failed without expiry fails again only without it.
 ///
 /// # Panics
 /// As [`endless_campaign`].
 pub fn endless_campaign_with(seed: u64, expires: bool, faults: Faults) -> Counts {
+    run_campaign(seed, expires, faults, false)
+}
+
+fn run_campaign(seed: u64, expires: bool, faults: Faults, verbs: bool) -> Counts {
     let mut rng = Rng::new(seed ^ 0xe7d1_e550);
     let slots = 8 + rng.below(8);
     let segment_blocks = [256, 256, 512][rng.below(3) as usize];
@@ -184,7 +198,10 @@ pub fn endless_campaign_with(seed: u64, expires: bool, faults: Faults) -> Counts
     let archived = !rng.one_in(4);
     let mut run = if archived {
         let store = Arc::new(MemoryStore::default());
-        let mut run = Run::with_archive(seed, shape, Arc::clone(&store) as Arc<dyn Store>);
+        // Every second seed has anchors, more or less often.
+        let anchors =
+            if seed.is_multiple_of(2) { AnchorPolicy::Every(1 + seed / 2 % 4) } else { AnchorPolicy::Never };
+        let mut run = Run::with_anchors(seed, shape, Arc::clone(&store) as Arc<dyn Store>, anchors);
         run.trouble.memory_store = Some(store);
         run
     } else {
@@ -202,6 +219,9 @@ pub fn endless_campaign_with(seed: u64, expires: bool, faults: Faults) -> Counts
         faulty_store = Some(faulty);
     }
     run.begin_trouble(faults);
+    if verbs && archived {
+        run.begin_verbs();
+    }
     // Separate random numbers, so that a seed's other choices stay the same.
     let mut shapes = Rng::new(seed ^ 0x5ba9_e500);
     let changes = shapes.one_in(2);
@@ -272,6 +292,7 @@ pub fn endless_campaign_with(seed: u64, expires: bool, faults: Faults) -> Counts
     counts.device_writes = run.disk.writes();
     counts.digest = run.disk.digest();
     counts.faults = run.take_fault_counts();
+    counts.verbs = run.take_verb_counts();
     let failed = faulty_store.map_or(0, |store| store.injected());
     counts.faults.store.injected += failed;
     counts.faults.store.hit += failed;

@@ -113,7 +113,7 @@ impl Run {
         let until = head_lsn + segments * self.shape.segment_blocks;
         let mut refused = 0;
         while head_lsn < until && refused < REFUSALS_MAX {
-            if self.live().is_empty() || self.rng.one_in(8) {
+            if self.writable().is_empty() || self.rng.one_in(8) {
                 self.step();
             } else {
                 self.step_hot_write();
@@ -224,7 +224,7 @@ impl Run {
         let sequence = lsn / self.pool.lineage().segment_blocks;
         let first = sequence.saturating_sub(self.pool.lineage().working_set(SegmentSeq(sequence)));
         // The data that an image inherits may be anywhere before.
-        let inherits = self.lost_primary || self.model.volumes[source].parent.is_some();
+        let inherits = self.lost_primary || self.model.may_inherit(source);
         let first = if inherits { 0 } else { first };
         lsn <= self.expired.kept_above && self.expired.segments.range(first..=sequence).next().is_some()
     }

@@ -79,7 +79,7 @@ impl Run {
     /// When a command does not end in time, or a guarantee is violated.
     pub fn compete(&mut self, commands: u64, short_of_memory: bool) {
         self.settle();
-        let live = self.live();
+        let live = self.writable();
         if live.is_empty() {
             return;
         }

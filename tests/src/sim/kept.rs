@@ -28,7 +28,7 @@ impl Run {
         let lsn = self.model.steps[step as usize].lsn;
         let source = live[0].0;
         let name = format!("k{}", self.model.volumes.len());
-        let (pool, volume) = (Rc::clone(&self.pool), self.model.volumes[source].name.clone());
+        let (pool, volume) = (Rc::clone(&self.pool), self.model.name(source).to_owned());
         match wait(&self.pool, pool.clone_volume(volume, Point::Lsn(lsn), name.clone(), false)) {
             Ok(_) => {
                 self.note_clone(&name, source, lsn);

@@ -2,6 +2,7 @@
 //! clock that stands still or steps, a model of the correct state, and a workload that drives both.
 //! Everything derives from a seed.
 
+pub mod anchors;
 pub mod campaign;
 pub mod checks;
 pub mod commands;
@@ -12,6 +13,7 @@ pub mod endless;
 pub mod expiry;
 pub mod faults;
 pub mod fixture;
+pub mod going_back;
 pub mod hosts;
 pub mod hydration;
 pub mod kept;

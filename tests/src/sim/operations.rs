@@ -35,6 +35,7 @@ impl Run {
     pub(super) fn note_created(&mut self, name: &str) {
         self.model.volumes.push(ModelVolume {
             name: name.to_owned(),
+            read_only: false,
             first_size_blocks: self.shape.volume_blocks,
             parent: None,
         });
@@ -120,7 +121,7 @@ impl Run {
     }
 
     pub(super) fn delete(&mut self, place: usize) {
-        let name = self.model.volumes[place].name.clone();
+        let name = self.model.name(place).to_owned();
         match wait(&self.pool, Rc::clone(&self.pool).delete_volume(name)) {
             Ok(()) => {
                 self.push_managed(Change::Delete { volume: place });
@@ -132,8 +133,13 @@ impl Run {
     }
 
     pub(super) fn resize(&mut self, place: usize, size_blocks: u64) {
-        let name = self.model.volumes[place].name.clone();
         let size_blocks = size_blocks + 1 + self.rng.below(300);
+        self.resize_to(place, size_blocks);
+    }
+
+    /// Gives a volume another size.
+    pub(super) fn resize_to(&mut self, place: usize, size_blocks: u64) {
+        let name = self.model.name(place).to_owned();
         let size_bytes = size_blocks * BLOCK_BYTES as u64;
         match wait(&self.pool, Rc::clone(&self.pool).resize_volume(name, size_bytes)) {
             Ok(_) => {
@@ -163,23 +169,31 @@ impl Run {
         self.note_clone(&name, source, lsn);
     }
 
-    /// Records a clone whose creation is the newest change in the log.
-    pub(super) fn note_clone(&mut self, name: &str, source: usize, lsn: u64) {
+    /// Records in the model that a volume with a state of the past exists from the newest change
+    /// on. Returns its place.
+    pub(super) fn note_begun_clone(&mut self, name: &str, read_only: bool, source: usize, lsn: u64) -> usize {
         let size = self.model.state_at(source, lsn).expect("it existed").size_blocks;
         self.model.volumes.push(ModelVolume {
             name: name.to_owned(),
+            read_only,
             first_size_blocks: size,
             parent: Some((source, lsn)),
         });
         let volume = self.model.volumes.len() - 1;
         self.push_managed(Change::Create { volume });
+        volume
+    }
+
+    /// Records a clone whose creation is the newest change in the log.
+    pub(super) fn note_clone(&mut self, name: &str, source: usize, lsn: u64) {
+        self.note_begun_clone(name, false, source, lsn);
         self.mark_flushed(u64::MAX);
     }
 
     /// Opens a point as a clone and checks the answer. With `between`, the point may be between two
     /// commands.
     pub(super) fn open_point(&mut self, source: usize, lsn: u64, name: &str, between: bool) -> Opened {
-        let source_name = self.model.volumes[source].name.clone();
+        let source_name = self.model.name_at(source, lsn).to_owned();
         let result = wait(
             &self.pool,
             Rc::clone(&self.pool).clone_volume(source_name, Point::Lsn(lsn), name.to_owned(), false),

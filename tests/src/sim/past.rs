@@ -7,9 +7,10 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
+use varve::archive::store::Store;
 use varve::dma::BLOCK_BYTES;
 use varve::log::{Recycling, SegmentSeq};
-use varve::volume::{CreateVolume, Pool, PoolOptions, Request, VolumeId};
+use varve::volume::{AnchorPolicy, CreateVolume, Pool, PoolOptions, Request, VolumeId};
 
 use super::disk::{Crash, SimDisk};
 use super::model::{Stamp, fill, is_filled};
@@ -66,10 +67,33 @@ impl Past {
     /// # Panics
     /// When it cannot be created.
     pub fn new(seed: u64, slots: u64, size_blocks: u64) -> Self {
+        Past::with_store(seed, slots, size_blocks, Arc::new(MemoryStore::default()))
+    }
+
+    /// The same with this store.
+    ///
+    /// # Panics
+    /// As [`new`](Self::new).
+    pub fn with_store(seed: u64, slots: u64, size_blocks: u64, store: Arc<dyn Store>) -> Self {
+        Past::with_anchors(seed, slots, size_blocks, store, AnchorPolicy::Never)
+    }
+
+    /// The same with anchors.
+    ///
+    /// # Panics
+    /// When it cannot be created.
+    pub fn with_anchors(
+        seed: u64,
+        slots: u64,
+        size_blocks: u64,
+        store: Arc<dyn Store>,
+        anchors: AnchorPolicy,
+    ) -> Self {
         forget_background();
         let mut world = World::new(seed);
         world.options = PoolOptions { recycling: Recycling::Archived, ..PoolOptions::default() };
-        world.store = Some(Arc::new(MemoryStore::default()));
+        world.policy.anchors = anchors;
+        world.store = Some(store);
         let disk = SimDisk::new(257 + slots * 256, true, seed);
         let pool = world.create(disk.open(), 256).expect("a blank disk becomes a pool");
         world.attach(&pool, &disk);

@@ -203,6 +203,7 @@ impl Run {
             expired: self.expired.without_manager(),
             recovered_head: 0,
             trouble: self.trouble.of_copy(),
+            going_back: None,
             start_copy: None,
             sink: Sink::new(),
             received: DmaPool::new(16 << 20),

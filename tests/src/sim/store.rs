@@ -35,6 +35,19 @@ impl MemoryStore {
         MemoryStore { objects: Mutex::new(self.objects().clone()) }
     }
 
+    /// The bytes of an object.
+    pub fn bytes(&self, name: &Name) -> Option<Vec<u8>> {
+        self.objects().get(name).map(|bytes| bytes.to_vec())
+    }
+
+    /// Sets the bytes of an object, or removes it, as only a damaged or hostile store does.
+    pub fn set_bytes(&self, name: &Name, bytes: Option<Vec<u8>>) {
+        match bytes {
+            Some(bytes) => self.objects().insert(name.clone(), Arc::new(bytes)),
+            None => self.objects().remove(name),
+        };
+    }
+
     /// The names of all objects, in order.
     pub fn names(&self) -> Vec<Name> {
         self.objects().keys().cloned().collect()

@@ -160,6 +160,11 @@ impl Trouble {
         self.unwritten.iter().any(|&(start, end)| (start..end).contains(&lsn))
     }
 
+    /// Whether faults are injected now.
+    pub(super) fn has_plan(&self) -> bool {
+        self.plan.is_some()
+    }
+
     /// Random numbers for faults, while there are any.
     pub(super) fn rng(&mut self) -> Option<&mut Rng> {
         self.plan.as_mut().map(|plan| &mut plan.rng)

@@ -51,7 +51,7 @@ impl Run {
             at = at.clamp(0, lsns.len() as i64 - 1);
             positions.push(Lsn(lsns[at as usize]));
         }
-        let name = self.model.volumes[place].name.clone();
+        let name = self.model.name(place).to_owned();
         let context = format!("seed {}: volume {name} over {positions:?}", self.seed);
         match wait(&self.pool, Rc::clone(&self.pool).check_walk(name, positions)) {
             Ok(check) => {

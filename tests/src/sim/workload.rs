@@ -7,10 +7,11 @@ use std::sync::Arc;
 use varve::archive::store::Store;
 use varve::dma::{BLOCK_BYTES, DmaPool};
 use varve::log::Recycling;
-use varve::volume::{IoError, Pool, PoolOptions, Sink, VolumeId};
+use varve::volume::{AnchorPolicy, IoError, Pool, PoolOptions, Sink, VolumeId};
 
 use super::disk::SimDisk;
 use super::expiry::Expired;
+use super::going_back::GoingBack;
 use super::model::{Change, Model, Step};
 use super::rng::Rng;
 use super::shortage;
@@ -68,6 +69,8 @@ pub struct Run {
     pub(super) recovered_head: u64,
     /// Faults of its device and of memory.
     pub trouble: Trouble,
+    /// The verbs of going back, if the run has them.
+    pub(super) going_back: Option<GoingBack>,
     /// The device as it was before the pool was last opened, for starts with faults.
     pub(super) start_copy: Option<StartCopy>,
     pub(super) sink: Rc<Sink>,
@@ -121,7 +124,16 @@ impl Run {
     /// # Panics
     /// When the pool cannot be created.
     pub fn with_archive(seed: u64, shape: Shape, store: Arc<dyn Store>) -> Self {
+        Run::with_anchors(seed, shape, store, AnchorPolicy::Never)
+    }
+
+    /// The same, with anchors.
+    ///
+    /// # Panics
+    /// As there.
+    pub fn with_anchors(seed: u64, shape: Shape, store: Arc<dyn Store>, anchors: AnchorPolicy) -> Self {
         let mut world = World::new(seed);
+        world.policy.anchors = anchors;
         world.options = PoolOptions { recycling: Recycling::Archived, ..PoolOptions::default() };
         world.store = Some(store);
         Run::in_world(seed, shape, world)
@@ -148,6 +160,7 @@ impl Run {
             expired: Expired::default(),
             recovered_head: 0,
             trouble: Trouble::default(),
+            going_back: None,
             start_copy: None,
             archived_only_points: 0,
             segments_touched_max: 0,
@@ -189,12 +202,19 @@ impl Run {
 
     /// The volumes that exist now: their places in the model and their ids.
     pub(super) fn live(&self) -> Vec<(usize, VolumeId, u64)> {
-        let alive = self.model.volumes.iter().enumerate().filter(|(place, _)| self.model.is_alive(*place));
-        let found = alive.filter_map(|(place, volume)| {
-            let info = self.pool.find_volume(&volume.name)?;
+        let alive = (0..self.model.volumes.len()).filter(|&place| self.model.is_alive(place));
+        let found = alive.filter_map(|place| {
+            let info = self.pool.find_volume(self.model.name(place))?;
             Some((place, info.id, info.size_bytes / BLOCK_BYTES as u64))
         });
         found.collect()
+    }
+
+    /// The volumes that hosts may write to.
+    pub(super) fn writable(&self) -> Vec<(usize, VolumeId, u64)> {
+        let mut live = self.live();
+        live.retain(|(place, ..)| !self.model.volumes[*place].read_only);
+        live
     }
 
     /// Executes one random operation. `false`: the log is full.
@@ -215,7 +235,12 @@ impl Run {
             return self.try_create_volume("again");
         }
         let (place, id, size_blocks) = live[self.rng.below(live.len() as u64) as usize];
+        if self.is_going_back() && self.rng.one_in(8) {
+            self.go_back();
+            return self.reap();
+        }
         match self.rng.below(100) {
+            0..72 if self.model.volumes[place].read_only => self.check_read(place, id, size_blocks),
             0..60 => self.write(place, id, size_blocks),
             60..72 => self.trim(place, id, size_blocks),
             72..78 => self.flush(id),
@@ -261,7 +286,7 @@ impl Run {
     /// Writes 1 to 8 of the first blocks of the first volume: the others are cold.
     pub fn step_hot_write(&mut self) {
         self.world.clock.advance(1000);
-        let (place, id, size_blocks) = self.live()[0];
+        let (place, id, size_blocks) = self.writable()[0];
         let len = 1 + self.rng.below(8);
         let block = self.rng.below(size_blocks.min(40) - len);
         self.write_at(place, id, block, len);

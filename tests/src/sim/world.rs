@@ -16,8 +16,8 @@ use varve::dma::DmaPool;
 use varve::log::{Clock, CreateLog, Environment, Random};
 use varve::reactor::block_on;
 use varve::volume::{
-    ArchivePolicy, IoCompletion, KnownObjects, Pool, PoolOptions, RecoverFrom, Request, Sink, Submitted,
-    SynchTable, VolumeError, VolumeId,
+    AnchorPolicy, ArchivePolicy, IoCompletion, KnownObjects, Pool, PoolOptions, RecoverFrom, Request, Sink,
+    Submitted, SynchTable, VolumeError, VolumeId,
 };
 
 use super::disk::SimDisk;
@@ -116,7 +116,11 @@ impl World {
             environment,
             options: PoolOptions::default(),
             store: None,
-            policy: ArchivePolicy { seal_interval_ns: 20_000_000, ..ArchivePolicy::default() },
+            policy: ArchivePolicy {
+                seal_interval_ns: 20_000_000,
+                anchors: AnchorPolicy::Never,
+                ..ArchivePolicy::default()
+            },
             seed: Cell::new(seed),
         }
     }

@@ -9,6 +9,7 @@
 //! ```text
 //! v1/POOL/owner/GENERATION     16 hexadecimal digits; see `record`
 //! v1/POOL/seg/...CLAIM...      see `object::name`
+//! v1/POOL/anc/...CLAIM...      see `anchor`
 //! ```
 //!
 //! | a generation contains | consequence |

@@ -183,9 +183,10 @@ impl OwnedStore {
         }
     }
 
-    /// Whether the name belongs to an object of a pool's log.
+    /// Whether the name belongs to an object of a pool's log, or of an anchor.
     fn is_of_pool(name: &Name) -> bool {
-        name.as_str().starts_with("v1/") && name.as_str().contains("/seg/")
+        let name = name.as_str();
+        name.starts_with("v1/") && (name.contains("/seg/") || name.contains("/anc/"))
     }
 }
 

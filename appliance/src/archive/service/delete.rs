@@ -4,7 +4,7 @@ use super::failure;
 use super::worker::{WorkerOptions, name_of};
 use super::{ArchiveError, TablesCache};
 use crate::archive::object::ObjectId;
-use crate::archive::store::{Store, StoreErrorKind};
+use crate::archive::store::{Name, Store, StoreErrorKind};
 
 /// Deletes objects, and their cached tables; returns how many existed. An object that the store
 /// refuses to delete is skipped, and reported after the others are deleted. Any other failure stops
@@ -19,13 +19,24 @@ pub fn delete(
     options: &WorkerOptions,
 ) -> Result<u64, ArchiveError> {
     let names = ids.iter().map(|id| name_of(store, id)).collect::<Result<Vec<_>, _>>()?;
-    store.announce_deletes(&names).map_err(failure::of_store)?;
+    for id in ids {
+        tables.forget(id);
+    }
+    delete_names(store, &names, options)
+}
+
+/// The same for objects of any kind, in this order.
+pub(super) fn delete_names(
+    store: &dyn Store,
+    names: &[Name],
+    options: &WorkerOptions,
+) -> Result<u64, ArchiveError> {
+    store.announce_deletes(names).map_err(failure::of_store)?;
     let mut removed = 0;
     let mut refused = None;
-    for (id, name) in ids.iter().zip(names) {
-        tables.forget(id);
-        options.stop.check(store, "delete", &name).map_err(failure::of_store)?;
-        match store.delete(&name) {
+    for name in names {
+        options.stop.check(store, "delete", name).map_err(failure::of_store)?;
+        match store.delete(name) {
             Ok(()) => removed += 1,
             Err(error) if error.kind == StoreErrorKind::NotFound => {}
             Err(error) if error.is_refusal() => {

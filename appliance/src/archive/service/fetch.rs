@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
+use super::anchors::{delete_anchors, read_anchor};
 use super::delete::delete;
 use super::worker::{WorkerOptions, read_blocks, read_entries};
-use super::{ArchiveError, ArchiveJob, ArchiveReply, ArchiveRequest, TablesCache};
+use super::{AnchorJob, AnchorRead, ArchiveError, ArchiveJob, ArchiveReply, ArchiveRequest, TablesCache};
+use crate::archive::anchor::{AnchorId, AnchorName};
 use crate::archive::object::{Decompressor, ObjectId};
 use crate::archive::store::Store;
 use crate::log::Lsn;
@@ -13,6 +15,8 @@ use crate::log::Lsn;
 pub(super) enum Work {
     /// The archivist.
     Archive(ArchiveJob),
+    /// The archivist too.
+    StoreAnchor(AnchorJob),
     /// A reader.
     Fetch(Fetch),
 }
@@ -23,6 +27,8 @@ pub(super) enum Fetch {
     Entries { token: u64, id: ObjectId },
     Blocks { token: u64, id: ObjectId, lsn: Lsn },
     Delete { token: u64, ids: Vec<ObjectId> },
+    ReadAnchor { token: u64, id: AnchorId, read: AnchorRead },
+    DeleteAnchors { token: u64, names: Vec<AnchorName> },
 }
 
 impl From<ArchiveRequest> for Work {
@@ -32,6 +38,13 @@ impl From<ArchiveRequest> for Work {
             ArchiveRequest::Entries { token, id } => Work::Fetch(Fetch::Entries { token, id }),
             ArchiveRequest::Blocks { token, id, lsn } => Work::Fetch(Fetch::Blocks { token, id, lsn }),
             ArchiveRequest::Delete { token, ids } => Work::Fetch(Fetch::Delete { token, ids }),
+            ArchiveRequest::StoreAnchor(job) => Work::StoreAnchor(job),
+            ArchiveRequest::ReadAnchor { token, id, read } => {
+                Work::Fetch(Fetch::ReadAnchor { token, id, read })
+            }
+            ArchiveRequest::DeleteAnchors { token, names } => {
+                Work::Fetch(Fetch::DeleteAnchors { token, names })
+            }
         }
     }
 }
@@ -42,6 +55,8 @@ impl From<Fetch> for ArchiveRequest {
             Fetch::Entries { token, id } => ArchiveRequest::Entries { token, id },
             Fetch::Blocks { token, id, lsn } => ArchiveRequest::Blocks { token, id, lsn },
             Fetch::Delete { token, ids } => ArchiveRequest::Delete { token, ids },
+            Fetch::ReadAnchor { token, id, read } => ArchiveRequest::ReadAnchor { token, id, read },
+            Fetch::DeleteAnchors { token, names } => ArchiveRequest::DeleteAnchors { token, names },
         }
     }
 }
@@ -67,6 +82,13 @@ impl Fetch {
             Fetch::Delete { token, ids } => {
                 ArchiveReply::Deleted { token: *token, result: delete(store, ids, tables, options) }
             }
+            Fetch::ReadAnchor { token, id, read } => ArchiveReply::Anchor {
+                token: *token,
+                result: read_anchor(store, id, *read, options).map(Arc::new),
+            },
+            Fetch::DeleteAnchors { token, names } => {
+                ArchiveReply::Deleted { token: *token, result: delete_anchors(store, names, options) }
+            }
         }
     }
 
@@ -75,7 +97,10 @@ impl Fetch {
         match *self {
             Fetch::Entries { token, .. } => ArchiveReply::Entries { token, result: Err(error) },
             Fetch::Blocks { token, .. } => ArchiveReply::Blocks { token, result: Err(error) },
-            Fetch::Delete { token, .. } => ArchiveReply::Deleted { token, result: Err(error) },
+            Fetch::Delete { token, .. } | Fetch::DeleteAnchors { token, .. } => {
+                ArchiveReply::Deleted { token, result: Err(error) }
+            }
+            Fetch::ReadAnchor { token, .. } => ArchiveReply::Anchor { token, result: Err(error) },
         }
     }
 }

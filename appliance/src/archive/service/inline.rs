@@ -10,10 +10,11 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use super::anchors::store_anchor;
 use super::fetch::{Fetch, Work};
 use super::stats::{ServiceCounters, ServiceStats};
 use super::worker::{BlockSource, VerifyPolicy, WorkerOptions, archive};
-use super::{ArchiveJob, ArchiveReply, ArchiveRequest, ArchiveService, TablesCache};
+use super::{AnchorJob, ArchiveJob, ArchiveReply, ArchiveRequest, ArchiveService, TablesCache};
 use crate::archive::object::{Compressor, Decompressor, ObjectError};
 use crate::archive::store::Store;
 
@@ -45,6 +46,12 @@ impl Default for InlineOptions {
     }
 }
 
+/// A job of the archivist.
+enum Job {
+    Segment(ArchiveJob),
+    Anchor(AnchorJob),
+}
+
 /// An [`ArchiveService`] that works in its `poll`.
 pub struct InlineArchive {
     store: Arc<dyn Store>,
@@ -52,7 +59,7 @@ pub struct InlineArchive {
     options: InlineOptions,
     compressor: Compressor,
     codec: Decompressor,
-    jobs: VecDeque<ArchiveJob>,
+    jobs: VecDeque<Job>,
     fetches: VecDeque<Fetch>,
     counters: Arc<ServiceCounters>,
     tables: TablesCache,
@@ -91,8 +98,15 @@ impl InlineArchive {
         Arc::clone(&self.counters)
     }
 
-    fn run_job(&mut self, job: &ArchiveJob) -> ArchiveReply {
+    fn run_job(&mut self, job: &Job) -> ArchiveReply {
         let options = &self.options.worker;
+        let job = match job {
+            Job::Segment(job) => job,
+            Job::Anchor(job) => {
+                let result = store_anchor(job, &*self.store, options);
+                return ArchiveReply::AnchorStored { token: job.token, result };
+            }
+        };
         let started_us = (options.clock_us)();
         let result = archive(job, &mut *self.source, &*self.store, &mut self.compressor, options);
         self.counters.note_job(&result, (options.clock_us)().saturating_sub(started_us));
@@ -112,8 +126,15 @@ impl ArchiveService for InlineArchive {
             Work::Archive(job) if self.jobs.len() >= self.options.jobs_max => {
                 Err(ArchiveRequest::Archive(job))
             }
+            Work::StoreAnchor(job) if self.jobs.len() >= self.options.jobs_max => {
+                Err(ArchiveRequest::StoreAnchor(job))
+            }
             Work::Archive(job) => {
-                self.jobs.push_back(job);
+                self.jobs.push_back(Job::Segment(job));
+                Ok(())
+            }
+            Work::StoreAnchor(job) => {
+                self.jobs.push_back(Job::Anchor(job));
                 Ok(())
             }
             Work::Fetch(fetch) if self.fetches.len() >= self.options.fetches_max => Err(fetch.into()),

@@ -18,6 +18,7 @@
 //! [`ArchiveService::submit`] returns the request, and the pool submits it again in a later turn.
 //! Every accepted request gets exactly one reply.
 
+mod anchors;
 mod cache;
 mod check;
 mod delete;
@@ -37,6 +38,7 @@ use std::sync::Arc;
 
 use super::store::Store;
 
+pub use anchors::{delete_anchors, read_anchor, store_anchor};
 pub use cache::{BlocksCache, CacheStats, EntriesCache, TABLES_CACHE_BYTES_DEFAULT, TablesCache};
 pub use delete::delete;
 pub use inline::{InlineArchive, InlineOptions};
@@ -44,7 +46,8 @@ pub use source::{BdevSource, READS_IN_FLIGHT_DEFAULT};
 pub use stats::{ServiceCounters, ServiceStats};
 pub use threads::{SourceFactory, StartError, ThreadedArchive, ThreadedOptions};
 pub use types::{
-    ArchiveError, ArchiveJob, ArchiveReply, ArchiveRequest, Archived, ObjectBlocks, ObjectEntries,
+    AnchorContent, AnchorJob, AnchorPiece, AnchorRead, ArchiveError, ArchiveJob, ArchiveReply,
+    ArchiveRequest, Archived, ObjectBlocks, ObjectEntries, StoredAnchor,
 };
 pub use worker::{
     BlockSource, SourceError, StopFlag, VerifyPolicy, WorkerOptions, archive, read_blocks, read_entries,

@@ -87,10 +87,14 @@ impl ServiceCounters {
                 add(&self.fetched_bytes, blocks.bytes.len() as u64);
             }
             ArchiveReply::Deleted { result: Ok(removed), .. } => add(&self.removed, *removed),
-            ArchiveReply::Entries { result: Err(_), .. }
+            ArchiveReply::Anchor { result: Err(_), .. }
+            | ArchiveReply::Entries { result: Err(_), .. }
             | ArchiveReply::Blocks { result: Err(_), .. }
             | ArchiveReply::Deleted { result: Err(_), .. } => add(&self.fetch_failures, 1),
-            ArchiveReply::Entries { .. } | ArchiveReply::Archived { .. } => {}
+            ArchiveReply::Anchor { .. }
+            | ArchiveReply::AnchorStored { .. }
+            | ArchiveReply::Entries { .. }
+            | ArchiveReply::Archived { .. } => {}
         }
     }
 }

@@ -28,11 +28,12 @@ use std::time::{Duration, Instant};
 use crossbeam_queue::ArrayQueue;
 use rtrb::{Consumer, Producer, PushError, RingBuffer};
 
+use super::anchors::store_anchor;
 use super::failure;
 use super::fetch::{Fetch, Work};
 use super::stats::{ServiceCounters, ServiceStats};
 use super::worker::{BlockSource, StopFlag, VerifyPolicy, WorkerOptions, archive};
-use super::{ArchiveJob, ArchiveReply, ArchiveRequest, ArchiveService, TablesCache};
+use super::{AnchorJob, ArchiveJob, ArchiveReply, ArchiveRequest, ArchiveService, TablesCache};
 use crate::archive::object::{Compressor, Decompressor, ObjectError};
 use crate::archive::store::Store;
 
@@ -124,7 +125,7 @@ struct ReaderSlot {
 pub struct ThreadedArchive {
     shared: Arc<Shared>,
     pub(super) stop: StopFlag,
-    jobs: Producer<ArchiveJob>,
+    jobs: Producer<Job>,
     archived: Consumer<Stamped>,
     archivist: Option<JoinHandle<()>>,
     readers: Vec<JoinHandle<()>>,
@@ -218,19 +219,42 @@ impl ThreadedArchive {
     }
 }
 
+/// A job of the archivist.
+enum Job {
+    Segment(ArchiveJob),
+    Anchor(AnchorJob),
+}
+
+impl From<Job> for ArchiveRequest {
+    fn from(job: Job) -> Self {
+        match job {
+            Job::Segment(job) => ArchiveRequest::Archive(job),
+            Job::Anchor(job) => ArchiveRequest::StoreAnchor(job),
+        }
+    }
+}
+
+impl ThreadedArchive {
+    #[expect(clippy::result_large_err, reason = "as for `ArchiveService::submit`")]
+    fn submit_job(&mut self, job: Job) -> Result<(), ArchiveRequest> {
+        if self.jobs_under_way >= self.jobs_max {
+            return Err(job.into());
+        }
+        self.jobs.push(job).map_err(|PushError::Full(job)| ArchiveRequest::from(job))?;
+        self.jobs_under_way += 1;
+        // No system call unless it is parked.
+        if let Some(archivist) = &self.archivist {
+            archivist.thread().unpark();
+        }
+        Ok(())
+    }
+}
+
 impl ArchiveService for ThreadedArchive {
     fn submit(&mut self, request: ArchiveRequest) -> Result<(), ArchiveRequest> {
         match request.into() {
-            Work::Archive(job) if self.jobs_under_way >= self.jobs_max => Err(ArchiveRequest::Archive(job)),
-            Work::Archive(job) => {
-                self.jobs.push(job).map_err(|PushError::Full(job)| ArchiveRequest::Archive(job))?;
-                self.jobs_under_way += 1;
-                // No system call unless it is parked.
-                if let Some(archivist) = &self.archivist {
-                    archivist.thread().unpark();
-                }
-                Ok(())
-            }
+            Work::Archive(job) => self.submit_job(Job::Segment(job)),
+            Work::StoreAnchor(job) => self.submit_job(Job::Anchor(job)),
             Work::Fetch(fetch) if self.fetches_under_way >= self.fetches_max => Err(fetch.into()),
             Work::Fetch(fetch) => {
                 self.shared.fetches.push(fetch)?;
@@ -310,7 +334,7 @@ impl Shared {
 struct Archivist {
     shared: Arc<Shared>,
     compressor: Compressor,
-    jobs: Consumer<ArchiveJob>,
+    jobs: Consumer<Job>,
     done: Producer<Stamped>,
     spin: Duration,
 }
@@ -321,7 +345,10 @@ impl Archivist {
         while !self.shared.worker.stop.is_set() {
             if let Ok(job) = self.jobs.pop() {
                 idle_since = None;
-                let reply = self.work(&job, source);
+                let reply = match &job {
+                    Job::Segment(job) => self.work(job, source),
+                    Job::Anchor(job) => self.store_anchor(job),
+                };
                 let pushed = self.done.push(self.shared.stamp(reply));
                 debug_assert!(pushed.is_ok(), "as many replies as jobs");
                 (self.shared.waker)();
@@ -344,6 +371,16 @@ impl Archivist {
         let result = catch_unwind(work).unwrap_or_else(|payload| Err(failure::panicked(store, &*payload)));
         self.shared.counters.note_job(&result, started.elapsed().as_micros() as u64);
         ArchiveReply::Archived { token: job.token, result }
+    }
+}
+
+impl Archivist {
+    fn store_anchor(&self, job: &AnchorJob) -> ArchiveReply {
+        let store = &*self.shared.store;
+        let options = WorkerOptions { verify: self.shared.verify(), ..self.shared.worker.clone() };
+        let work = AssertUnwindSafe(|| store_anchor(job, store, &options));
+        let result = catch_unwind(work).unwrap_or_else(|payload| Err(failure::panicked(store, &*payload)));
+        ArchiveReply::AnchorStored { token: job.token, result }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::archive::anchor::{AnchorHead, AnchorId, AnchorName, Leaves};
 use crate::archive::object::{ObjectHeader, ObjectId};
 use crate::dma::BLOCK_BYTES;
 use crate::log::Lsn;
@@ -118,6 +119,71 @@ pub enum ArchiveRequest {
         /// The objects.
         ids: Vec<ObjectId>,
     },
+    /// Store an object of an anchor. Done by the archivist, in turn with the jobs.
+    StoreAnchor(AnchorJob),
+    /// Read an object of an anchor.
+    ReadAnchor {
+        /// The pool's number.
+        token: u64,
+        /// The anchor.
+        id: AnchorId,
+        /// What of it.
+        read: AnchorRead,
+    },
+    /// Delete objects of anchors, in this order; missing ones are not an error.
+    DeleteAnchors {
+        /// The pool's number.
+        token: u64,
+        /// The objects.
+        names: Vec<AnchorName>,
+    },
+}
+
+/// An object of an anchor to store. The pool keeps what it is made from, so that it can give up.
+#[derive(Debug, Clone)]
+pub struct AnchorJob {
+    /// The pool's number.
+    pub token: u64,
+    /// The anchor.
+    pub id: AnchorId,
+    /// The object.
+    pub piece: AnchorPiece,
+}
+
+/// An object of an anchor.
+#[derive(Debug, Clone)]
+pub enum AnchorPiece {
+    /// A part, by its number.
+    Part(u32, Arc<Leaves>),
+    /// The head.
+    Head(Arc<AnchorHead>),
+}
+
+/// What is read of an anchor.
+#[derive(Debug, Clone, Copy)]
+pub enum AnchorRead {
+    /// The head; with how many parts there are.
+    Head(u32),
+    /// A part, by its number; with its bytes.
+    Part(u32, u32),
+}
+
+/// What was read of an anchor.
+#[derive(Debug)]
+pub enum AnchorContent {
+    /// The head.
+    Head(AnchorHead),
+    /// Leaves of a part.
+    Leaves(Leaves),
+}
+
+/// An object of an anchor that was stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StoredAnchor {
+    /// Its bytes.
+    pub bytes: u32,
+    /// Its BLAKE3.
+    pub digest: [u8; 32],
 }
 
 /// A reply of the archive; the token is the request's.
@@ -150,6 +216,20 @@ pub enum ArchiveReply {
         token: u64,
         /// The number of objects that existed; or the first failure.
         result: Result<u64, ArchiveError>,
+    },
+    /// An object of an anchor is in the store, stable and verified; or it failed.
+    AnchorStored {
+        /// The request's token.
+        token: u64,
+        /// The result.
+        result: Result<StoredAnchor, ArchiveError>,
+    },
+    /// What was read of an anchor.
+    Anchor {
+        /// The request's token.
+        token: u64,
+        /// What was read.
+        result: Result<Arc<AnchorContent>, ArchiveError>,
     },
 }
 

@@ -44,11 +44,13 @@ pub(super) struct Check<'a> {
     pub(super) command: &'a str,
     /// Address and port of the appliance.
     pub(super) address: String,
-    /// The clone's subsystem.
-    pub(super) nqn: String,
+    /// The clones' subsystems, one for each volume.
+    pub(super) nqns: Vec<String>,
+    /// The names of the volumes, if it is a group.
+    pub(super) group: Option<Vec<String>>,
     /// Where the session stands.
     pub(super) point: String,
-    /// The file with the clone's contents.
+    /// The file with the clone's contents; of a group, the folder with those of all.
     pub(super) image: Option<&'a Path>,
     /// Whether no check has run before: then a command that cannot be run is a mistake.
     pub(super) is_first: bool,
@@ -73,14 +75,24 @@ impl Check<'_> {
         command
             .args(["-c", self.command])
             .env("VARVE_ADDRESS", &self.address)
-            .env("VARVE_NQN", &self.nqn)
             .env("VARVE_POINT", &self.point)
             .stdin(Stdio::null())
             .stdout(Stdio::from(io::stderr()));
-        match self.image {
-            Some(image) => command.env("VARVE_IMAGE", image),
-            None => command.env_remove("VARVE_IMAGE"),
+        for name in ["VARVE_NQN", "VARVE_IMAGE", "VARVE_VOLUMES", "VARVE_NQNS", "VARVE_IMAGES"] {
+            command.env_remove(name);
+        }
+        let nqns = self.nqns.join(" ");
+        let image = if let Some(volumes) = &self.group {
+            // No name has a space.
+            command.env("VARVE_VOLUMES", volumes.join(" ")).env("VARVE_NQNS", nqns);
+            "VARVE_IMAGES"
+        } else {
+            command.env("VARVE_NQN", nqns);
+            "VARVE_IMAGE"
         };
+        if let Some(path) = self.image {
+            command.env(image, path);
+        }
         let status = command.status()?;
         let seconds = started.elapsed().as_secs_f64();
         let verdict = match status.code() {
@@ -103,9 +115,21 @@ impl Check<'_> {
 mod tests {
     use super::*;
 
+    fn check<'a>(command: &'a str, is_first: bool, volumes: &[&str]) -> Check<'a> {
+        let group = (!volumes.is_empty()).then(|| volumes.iter().map(ToString::to_string).collect());
+        Check {
+            command,
+            address: "127.0.0.1:4420".to_owned(),
+            nqns: (0..volumes.len().max(1)).map(|number| format!("nqn{number}")).collect(),
+            group,
+            point: "lsn:7".to_owned(),
+            image: Some(Path::new("image")),
+            is_first,
+        }
+    }
+
     fn run(command: &str, is_first: bool) -> Result<Checked, CheckError> {
-        let (address, nqn, point) = ("127.0.0.1:4420".to_owned(), "nqn".to_owned(), "lsn:7".to_owned());
-        Check { command, address, nqn, point, image: Some(Path::new("image")), is_first }.run()
+        check(command, is_first, &[]).run()
     }
 
     #[test]
@@ -128,8 +152,13 @@ mod tests {
 
     #[test]
     fn it_gets_the_clone_in_its_environment() {
-        let test =
-            r#"[ "$VARVE_ADDRESS $VARVE_NQN $VARVE_POINT $VARVE_IMAGE" = "127.0.0.1:4420 nqn lsn:7 image" ]"#;
+        let test = r#"[ "$VARVE_ADDRESS $VARVE_NQN $VARVE_POINT $VARVE_IMAGE" = "127.0.0.1:4420 nqn0 lsn:7 image" ]"#;
         assert_eq!(run(test, true).expect("a verdict").verdict, Verdict::Good);
+    }
+
+    #[test]
+    fn it_gets_all_clones_of_a_group() {
+        let test = r#"[ "$VARVE_VOLUMES:$VARVE_NQNS:$VARVE_IMAGES:$VARVE_NQN$VARVE_IMAGE" = "a b:nqn0 nqn1:image:" ]"#;
+        assert_eq!(check(test, true, &["a", "b"]).run().expect("a verdict").verdict, Verdict::Good);
     }
 }

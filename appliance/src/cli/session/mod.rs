@@ -1,6 +1,6 @@
 //! `varve restore bisect`: one step of a search, or with `--check` the whole search.
 //!
-//! **A search** repeats: move to the middle, bring the image file to the clone's contents, run the
+//! **A search** repeats: move to the middle, bring the image files to the clones' contents, run the
 //! check, record the verdict. It ends when the command is found, when everything between is
 //! skipped, when a check says neither good nor bad nor skip, or by a signal; the session and its
 //! verdicts stay, so the same command goes on where it stopped.
@@ -18,7 +18,7 @@ use super::output::print;
 use super::render_session;
 use super::session_args::BisectOptions;
 use super::session_request::step_flags;
-use super::transfer::{Image, wait_until_free};
+use super::transfer::{Images, wait_until_free};
 use crate::nvmf::nqn;
 use crate::options::CommandError;
 use crate::text::units::format_time;
@@ -70,7 +70,7 @@ fn search(
     output: &mut dyn Write,
 ) -> Result<(), CommandError> {
     let name = &options.name;
-    let mut image = if options.no_image { None } else { Some(Image::new(options.image.clone())?) };
+    let mut images: Option<Images> = None;
     let mut checks: Vec<Value> = Vec::new();
     loop {
         let mut params = json!({"name": name});
@@ -90,11 +90,17 @@ fn search(
             );
             print(output, &start)?;
         }
-        if let Some(image) = &mut image {
-            image.follow(client, step)?;
+        if !options.no_image {
+            let images = match &mut images {
+                Some(images) => images,
+                none => none.insert(Images::new(options.image.clone(), session)?),
+            };
+            images.follow(client, step)?;
         }
-        let checked = check_at(client, session, image.as_ref(), command, checks.is_empty())?;
-        wait_until_free(client, &session.clone);
+        let checked = check_at(client, session, images.as_ref(), command, checks.is_empty())?;
+        for member in &session.members {
+            wait_until_free(client, &member.clone);
+        }
         let judge =
             json!({"name": name, "verdict": checked.verdict, "at": format!("lsn:{}", session.at.lsn)});
         call(client, "restore_judge", judge)?;
@@ -124,18 +130,20 @@ fn line(session: &SessionInfo, checked: &Checked) -> String {
 fn check_at(
     client: &mut Client,
     session: &SessionInfo,
-    image: Option<&Image>,
+    images: Option<&Images>,
     command: &str,
     is_first: bool,
 ) -> Result<Checked, CommandError> {
-    let nqn = nqn::of_volume(&session.clone);
-    let address = super::transfer::address_of(client, &nqn)?;
+    let nqns: Vec<String> = session.members.iter().map(|member| nqn::of_volume(&member.clone)).collect();
+    let address = super::transfer::address_of(client, nqns.first().map_or("", String::as_str))?;
+    let volumes = session.members.iter().map(|member| member.volume.clone());
     let check = Check {
         command,
         address: address.to_string(),
-        nqn,
+        nqns,
+        group: session.group.as_ref().map(|_| volumes.collect()),
         point: format!("lsn:{}", session.at.lsn),
-        image: image.map(Image::path),
+        image: images.and_then(Images::path),
         is_first,
     };
     check.run().map_err(|error| {

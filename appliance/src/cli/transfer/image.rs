@@ -14,10 +14,10 @@ use super::extents::nonzero_runs;
 use crate::cli::client::Client;
 use crate::dma::BLOCK_BYTES;
 use crate::options::CommandError;
-use crate::volume::StepInfo;
+use crate::volume::{MemberInfo, StepInfo};
 
 /// The file.
-pub(in crate::cli) struct Image {
+pub(super) struct Image {
     file: File,
     path: PathBuf,
     /// Whether it is removed at the end.
@@ -40,7 +40,7 @@ impl Image {
     ///
     /// # Errors
     /// It cannot be made.
-    pub(in crate::cli) fn new(path: Option<PathBuf>) -> Result<Self, CommandError> {
+    pub(super) fn new(path: Option<PathBuf>) -> Result<Self, CommandError> {
         let is_temporary = path.is_none();
         let path = path.unwrap_or_else(|| {
             std::env::temp_dir().join(format!("varve-{}.image", uuid::Uuid::new_v4().simple()))
@@ -50,36 +50,38 @@ impl Image {
     }
 
     /// Where it is.
-    pub(in crate::cli) fn path(&self) -> &Path {
+    pub(super) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Gives it the contents that the clone has after a step. Everything is read if it has not the
-    /// state from which the step began.
+    /// Gives it the contents that the clone of a member has after a step. Everything is read if it
+    /// has not the state from which the step began.
     ///
     /// # Errors
     /// The clone cannot be read, or the file not written.
-    pub(in crate::cli) fn follow(
+    pub(super) fn follow(
         &mut self,
         client: &mut Client,
         step: &StepInfo,
+        member: &MemberInfo,
     ) -> Result<(), CommandError> {
         const BLOCK: u64 = BLOCK_BYTES as u64;
-        let session = &step.session;
-        let (size_bytes, is_known) = (session.size_bytes, self.at_lsn == Some(step.from_lsn));
-        let ranges = if is_known { step.changed.clone() } else { vec![(0, size_bytes / BLOCK)] };
+        let (size_bytes, is_known) = (member.size_bytes, self.at_lsn == Some(step.from_lsn));
+        let changed = step.changed.iter().find(|changed| changed.clone == member.clone);
+        let changed = changed.map_or_else(Vec::new, |changed| changed.ranges.clone());
+        let ranges = if is_known { changed } else { vec![(0, size_bytes / BLOCK)] };
         self.at_lsn = None;
         self.file.set_len(size_bytes).map_err(failed("make room in", &self.path))?;
         let ranges = ranges.into_iter().map(|(block, blocks)| (block * BLOCK, blocks * BLOCK));
         let ranges: Vec<(u64, u64)> = ranges.filter(|(at, _)| *at < size_bytes).collect();
         if !ranges.is_empty() {
-            let mut commands = connect(client, &session.clone)?;
+            let mut commands = connect(client, &member.clone)?;
             let read = self.read(&mut commands, &ranges, size_bytes);
             commands.close();
             read?;
-            wait_until_free(client, &session.clone);
+            wait_until_free(client, &member.clone);
         }
-        self.at_lsn = Some(session.at.lsn);
+        self.at_lsn = Some(step.session.at.lsn);
         Ok(())
     }
 

@@ -12,6 +12,7 @@ mod connect;
 mod error;
 mod extents;
 mod image;
+mod images;
 pub(super) mod increment;
 
 use std::fs::File;
@@ -28,7 +29,7 @@ pub(super) use self::connect::{address_of, wait_until_free};
 use self::connect::{call, connect, failed, refuse_in_use};
 use self::error::TransferError;
 use self::extents::{Extent, extents, nonzero_runs};
-pub(super) use self::image::Image;
+pub(super) use self::images::Images;
 use super::args::{ExportOptions, ImportOptions};
 use super::cells::size;
 use super::{Client, CommandError, print};

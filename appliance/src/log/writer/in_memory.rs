@@ -53,6 +53,19 @@ impl Log {
         None
     }
 
+    /// The line of the newest closed record, if it lies in the current segment. Cost: one step for
+    /// each record of the segment.
+    pub fn last_record(&self) -> Option<RecordLine> {
+        let units = self.current.as_ref()?.units();
+        let (mut at, mut last) = (0, None);
+        while let Some(unit) = units.get(at) {
+            let line: RecordLine = zerocopy::transmute!(*unit);
+            at += 1 + line.entries();
+            last = Some(line);
+        }
+        last
+    }
+
     /// The units of the current segment's records that begin at or after `from` and are written
     /// before `to`, and where they end.
     pub fn current_units(&self, from: Lsn, to: Lsn) -> (Vec<TrailerUnit>, Lsn) {

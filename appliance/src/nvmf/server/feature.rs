@@ -164,19 +164,7 @@ pub(super) fn set(
             return number_of_queues(context, controller, value);
         }
         FeatureId::WriteAtomicity => values.write_atomicity = value & 1,
-        FeatureId::AsyncEventConfiguration => {
-            let known = if controller.is_discovery() {
-                event_mask::DISCOVERY_CHANGE
-            } else {
-                event_mask::SMART | event_mask::NAMESPACE_ATTRIBUTE
-            };
-            let mut events = controller.events.borrow_mut();
-            events.enabled = value & known;
-            // A host that connects, or enables the event, after the failure gets the event too.
-            if context.storage.has_failed() {
-                events.raise(Notice::HealthCritical);
-            }
-        }
+        FeatureId::AsyncEventConfiguration => set_events(context, controller, value),
         FeatureId::Timestamp => {
             let timestamp = Timestamp::read_from_bytes(data).map_err(|_| Status::INVALID_DATA_SGL_LENGTH)?;
             values.timestamp_offset_ms = Some(timestamp.milliseconds().wrapping_sub(now_ms()));
@@ -195,6 +183,21 @@ pub(super) fn set(
         _ => return Err(Status::INVALID_FIELD),
     }
     Ok(AdminReply::done(0))
+}
+
+/// Asynchronous Event Configuration: enables the events that this controller has.
+fn set_events(context: &Context, controller: &Controller, value: u32) {
+    let known = if controller.is_discovery() {
+        event_mask::DISCOVERY_CHANGE
+    } else {
+        event_mask::SMART | event_mask::NAMESPACE_ATTRIBUTE
+    };
+    let mut events = controller.events.borrow_mut();
+    events.enabled = value & known;
+    // A host that connects, or enables the event, after the failure gets the event too.
+    if context.storage.has_failed() {
+        events.raise(Notice::HealthCritical);
+    }
 }
 
 /// Number of Queues: only before the first I/O queue is connected. Grants the smaller of the

@@ -5,7 +5,7 @@
 //! defines it. So this file and `controller` use each other.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::rc::Rc;
 
 use uuid::Uuid;
@@ -131,8 +131,11 @@ impl Subsystem {
 }
 
 /// Every subsystem of the target. They follow the storage's volumes.
+///
+/// **Invariant:** `by_nqn` and `by_volume` have the same subsystems.
 pub(super) struct Subsystems {
     by_nqn: RefCell<BTreeMap<String, Rc<Subsystem>>>,
+    by_volume: RefCell<HashMap<VolumeId, Rc<Subsystem>>>,
     pub(super) discovery: Rc<Subsystem>,
     /// GENCTR of the discovery log page.
     generation: Cell<u64>,
@@ -146,14 +149,12 @@ impl Subsystems {
     pub(super) fn new(storage: &dyn Storage) -> Self {
         let mut stale = VecDeque::new();
         storage.take_events(&mut stale);
-        let by_nqn = storage
-            .volumes()
-            .iter()
-            .map(Subsystem::of_volume)
-            .map(|subsystem| (subsystem.nqn.clone(), subsystem))
-            .collect();
+        let all: Vec<Rc<Subsystem>> = storage.volumes().iter().map(Subsystem::of_volume).collect();
+        let by_nqn = all.iter().map(|subsystem| (subsystem.nqn.clone(), Rc::clone(subsystem)));
+        let by_volume = all.iter().filter_map(|subsystem| Some((subsystem.volume?, Rc::clone(subsystem))));
         Subsystems {
-            by_nqn: RefCell::new(by_nqn),
+            by_nqn: RefCell::new(by_nqn.collect()),
+            by_volume: RefCell::new(by_volume.collect()),
             discovery: Subsystem::discovery(),
             generation: Cell::new(1),
             events: RefCell::default(),
@@ -175,7 +176,7 @@ impl Subsystems {
     }
 
     fn by_volume(&self, id: VolumeId) -> Option<Rc<Subsystem>> {
-        self.by_nqn.borrow().values().find(|subsystem| subsystem.volume == Some(id)).cloned()
+        self.by_volume.borrow().get(&id).cloned()
     }
 
     pub(super) fn generation(&self) -> u64 {
@@ -216,10 +217,14 @@ impl Subsystems {
         let Some(info) = storage.volume(id) else { return };
         let subsystem = Subsystem::of_volume(&info);
         tracing::info!(nqn = %subsystem.nqn, "subsystem added");
-        let replaced = self.by_nqn.borrow_mut().insert(subsystem.nqn.clone(), subsystem);
+        let replaced = self.by_nqn.borrow_mut().insert(subsystem.nqn.clone(), Rc::clone(&subsystem));
         if let Some(replaced) = replaced {
+            if let Some(volume) = replaced.volume {
+                self.by_volume.borrow_mut().remove(&volume);
+            }
             end_all(&replaced);
         }
+        self.by_volume.borrow_mut().insert(id, subsystem);
         self.discovery_changed();
     }
 
@@ -227,6 +232,7 @@ impl Subsystems {
         let Some(subsystem) = self.by_volume(id) else { return };
         tracing::info!(nqn = %subsystem.nqn, "subsystem removed: its volume was deleted");
         self.by_nqn.borrow_mut().remove(&subsystem.nqn);
+        self.by_volume.borrow_mut().remove(&id);
         end_all(&subsystem);
         self.discovery_changed();
     }

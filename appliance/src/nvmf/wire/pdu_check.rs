@@ -183,9 +183,8 @@ pub fn check_header(header: &CommonHeader, limits: &PduLimits) -> Result<PduLayo
         .filter(|known| known.is_from_host() == (limits.receiver == Receiver::Controller))
         .ok_or(PduError::Type { value: header.pdu_type })?;
     let digests = if pdu_type.may_have_digest() { limits.digests } else { Digests::default() };
-    let flags_wrong = PduError::Flags { value: header.flags };
     if (header.flags & flags::HEADER_DIGEST != 0) != digests.header {
-        return Err(flags_wrong);
+        return Err(PduError::Flags { value: header.flags });
     }
     let expected = pdu_type.header_bytes();
     if header.hlen != expected {
@@ -218,7 +217,22 @@ pub fn check_header(header: &CommonHeader, limits: &PduLimits) -> Result<PduLayo
         }
         PduType::CapsuleCmd | PduType::H2cData | PduType::C2hData => {}
     }
-    if body_bytes == 0 {
+    with_data(layout, *header, limits, digests, head_bytes)
+}
+
+/// The layout of a PDU that may have data after the `head_bytes` of its headers; `layout` has what
+/// is known without the data.
+fn with_data(
+    mut layout: PduLayout,
+    header: CommonHeader,
+    limits: &PduLimits,
+    digests: Digests,
+    head_bytes: u32,
+) -> Result<PduLayout, PduError> {
+    let PduLayout { pdu_type, pdu_bytes, .. } = layout;
+    let flags_wrong = PduError::Flags { value: header.flags };
+    let length_wrong = PduError::Length { value: pdu_bytes };
+    if pdu_bytes == head_bytes {
         // Only a command capsule may have no data.
         return match pdu_type {
             PduType::CapsuleCmd if header.flags & flags::DATA_DIGEST == 0 => Ok(layout),

@@ -2,20 +2,20 @@
 
 use std::rc::Rc;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::volume::check_unused;
 use crate::rpc::app::App;
 use crate::rpc::error::RpcError;
 use crate::rpc::method::Method;
 use crate::rpc::params::NoParams;
-use crate::volume::{CloneSpace, NamedPoint, RollBackInfo, VolumeInfo};
+use crate::volume::{CloneSpace, NamedPoint, Pool, RollBackInfo, RollBacks, VolumeError, VolumeInfo};
 
 pub(super) fn methods() -> Vec<Method> {
     vec![
         Method::task(
             "restore_roll_back",
-            "Rolls a volume back in place to a point; a snapshot names its state before. With force also while hosts are connected, or while the archive is away and has a part of the point's state.",
+            "Rolls a volume, or all volumes of a group at once, back in place to a point; a snapshot names the state before. With force also while hosts are connected, or while the archive is away and has a part of the point's state.",
             roll_back,
         )
         .changing(),
@@ -45,17 +45,37 @@ struct RollBackParams {
     force: bool,
 }
 
-async fn roll_back(app: App, params: RollBackParams) -> Result<RollBackInfo, RpcError> {
+/// What was rolled back: one volume, or those of a group.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum RolledBackAnswer {
+    Volume(Box<RollBackInfo>),
+    Group(Box<RollBacks>),
+}
+
+async fn roll_back(app: App, params: RollBackParams) -> Result<RolledBackAnswer, RpcError> {
     let RollBackParams { volume, at, force } = params;
     let point: NamedPoint = at.parse()?;
-    if !force {
-        check_unused(&app, &volume, "roll it back")?;
-    }
     let pool = app.pool()?;
-    let done = Rc::clone(&pool).roll_back(volume, point, force).await?;
-    // What is not in the working set is copied in the background; the volume shows its progress.
-    drop(app.local().spawn(pool.hydrate(done.volume.id)));
-    Ok(done)
+    if !force {
+        for name in Rc::clone(&pool).roll_back_targets(volume.clone(), point.clone()).await? {
+            check_unused(&app, &name, "roll it back")?;
+        }
+    }
+    let done = Rc::clone(&pool).roll_back_members(volume.clone(), point, force).await?;
+    hydrate_all(&app, &pool, &done);
+    if done.group.is_some() {
+        return Ok(RolledBackAnswer::Group(Box::new(done)));
+    }
+    let first = done.into_first().ok_or(VolumeError::NoSuchVolume { name: volume })?;
+    Ok(RolledBackAnswer::Volume(Box::new(first)))
+}
+
+/// Copies what is not in the working set in the background; the volumes show their progress.
+pub(super) fn hydrate_all(app: &App, pool: &Rc<Pool>, done: &RollBacks) {
+    for rolled in &done.volumes {
+        drop(app.local().spawn(Rc::clone(pool).hydrate(rolled.volume.id)));
+    }
 }
 
 fn list(app: &App, _: NoParams) -> Result<Vec<CloneSpace>, RpcError> {

@@ -5,6 +5,7 @@ mod bdev;
 mod block;
 mod clones;
 mod framework;
+mod group;
 mod nvmf;
 mod point;
 mod pool;
@@ -29,6 +30,7 @@ fn all() -> Vec<Method> {
         point::methods(),
         restore::methods(),
         clones::methods(),
+        group::methods(),
         archive::methods(),
         session::methods(),
         bdev::methods(),

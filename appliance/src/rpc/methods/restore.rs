@@ -1,11 +1,11 @@
 //! `restore_*`: points in time, and restoring them.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::rpc::app::App;
 use crate::rpc::error::RpcError;
 use crate::rpc::method::Method;
-use crate::volume::{CloneInfo, NamedPoint, ResolvedPoint, RestorePlan};
+use crate::volume::{CloneInfo, NamedPoint, ResolvedPoint, RestorePlan, VolumeError};
 
 pub(super) fn methods() -> Vec<Method> {
     vec![
@@ -16,7 +16,7 @@ pub(super) fn methods() -> Vec<Method> {
         ),
         Method::task(
             "restore_plan",
-            "What opening a volume as it was at a point would read from where; nothing is changed.",
+            "What opening a volume, or each volume of a group, as it was at a point would read from where; nothing is changed.",
             plan,
         ),
         Method::task("restore_clone", "Opens a volume as it was at a point, as a new volume.", clone)
@@ -46,9 +46,25 @@ struct PlanParams {
     quick: bool,
 }
 
-async fn plan(app: App, params: PlanParams) -> Result<RestorePlan, RpcError> {
+/// The plan for a volume, or those for the volumes of a group.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum Plans {
+    Volume(Box<RestorePlan>),
+    Group { group: String, volumes: Vec<RestorePlan> },
+}
+
+async fn plan(app: App, params: PlanParams) -> Result<Plans, RpcError> {
     let point: NamedPoint = params.at.parse()?;
-    Ok(app.pool()?.restore_plan(params.volume, point, params.quick).await?)
+    let name = params.volume.clone();
+    let (group, mut volumes) = app.pool()?.restore_plans(params.volume, point, params.quick).await?;
+    match group {
+        Some(group) => Ok(Plans::Group { group, volumes }),
+        None => match volumes.pop() {
+            Some(plan) => Ok(Plans::Volume(Box::new(plan))),
+            None => Err(VolumeError::NoSuchVolume { name }.into()),
+        },
+    }
 }
 
 #[derive(Debug, Deserialize)]

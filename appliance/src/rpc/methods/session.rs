@@ -4,6 +4,7 @@ use std::rc::Rc;
 
 use serde::{Deserialize, Serialize};
 
+use super::clones::hydrate_all;
 use super::volume::check_unused;
 use crate::nvmf::nqn;
 use crate::rpc::app::App;
@@ -18,7 +19,7 @@ pub(super) fn methods() -> Vec<Method> {
     vec![
         Method::task(
             "restore_open",
-            "Opens a session: a clone of a volume at a point, which can be moved along the log.",
+            "Opens a session: a clone of a volume, or of each volume of a group, at a point, which can be moved along the log.",
             open,
         )
         .changing(),
@@ -43,11 +44,11 @@ pub(super) fn methods() -> Vec<Method> {
         Method::on_reactor("restore_status", "Every session, or the one with a name.", status),
         Method::task(
             "restore_commit",
-            "Ends a session: rolls the volume back to where it stands, or keeps its clone as a volume.",
+            "Ends a session: rolls its volumes back to where it stands, or keeps its clones as volumes.",
             commit,
         )
         .changing(),
-        Method::task("restore_abort", "Ends a session and deletes its clone.", abort).changing(),
+        Method::task("restore_abort", "Ends a session and deletes its clones.", abort).changing(),
     ]
 }
 
@@ -66,13 +67,14 @@ struct OpenParams {
 struct SessionAnswer {
     #[serde(flatten)]
     session: SessionInfo,
-    /// The clone's subsystem.
-    nqn: String,
+    /// The subsystems of its clones, in the order of its members.
+    nqns: Vec<String>,
 }
 
 impl From<SessionInfo> for SessionAnswer {
     fn from(session: SessionInfo) -> Self {
-        SessionAnswer { nqn: nqn::of_volume(&session.clone), session }
+        let nqns = session.members.iter().map(|member| nqn::of_volume(&member.clone)).collect();
+        SessionAnswer { session, nqns }
     }
 }
 
@@ -83,10 +85,10 @@ async fn open(app: App, params: OpenParams) -> Result<SessionAnswer, RpcError> {
     Ok(session.into())
 }
 
-/// Refuses to change what a host sees of a session's clone while it is connected.
+/// Refuses to change what a host sees of a session's clones while it is connected to one.
 fn refuse_in_use(app: &App, session: &str, force: bool, what: &'static str) -> Result<(), RpcError> {
-    let clone = app.pool()?.clone_name(session)?;
-    if force { Ok(()) } else { check_unused(app, &clone, what) }
+    let clones = app.pool()?.clone_names(session)?;
+    if force { Ok(()) } else { clones.iter().try_for_each(|clone| check_unused(app, clone, what)) }
 }
 
 #[derive(Debug, Deserialize)]
@@ -174,8 +176,8 @@ struct CommitParams {
 /// How a session ended.
 #[derive(Debug, Serialize)]
 struct Committed {
-    /// The volume that was rolled back, or the clone that was kept.
-    volume: VolumeInfo,
+    /// The volumes that were rolled back, or the clones that were kept.
+    volumes: Vec<VolumeInfo>,
     /// After a roll-back: the snapshot that names the state before.
     #[serde(skip_serializing_if = "Option::is_none")]
     before: Option<SnapshotInfo>,
@@ -187,19 +189,22 @@ async fn commit(app: App, params: CommitParams) -> Result<Committed, RpcError> {
     match (roll_back, keep) {
         (true, None) => {
             if !force {
-                check_unused(&app, &pool.source_name(&name)?, "roll it back")?;
+                for volume in pool.source_names(&name)? {
+                    check_unused(&app, &volume, "roll it back")?;
+                }
             }
             refuse_in_use(&app, &name, force, "delete it")?;
             let done = Rc::clone(&pool).roll_back_session(name, discard_writes, force).await?;
-            // What is not in the working set is copied in the background.
-            drop(app.local().spawn(pool.hydrate(done.volume.id)));
-            Ok(Committed { volume: done.volume, before: Some(done.before) })
+            hydrate_all(&app, &pool, &done);
+            let volumes = done.volumes.into_iter().map(|rolled| rolled.volume).collect();
+            Ok(Committed { volumes, before: Some(done.before) })
         }
         (false, Some(keep)) => {
-            if pool.clone_name(&name)? != keep {
+            // A clone that keeps its name loses no host.
+            if name != keep {
                 refuse_in_use(&app, &name, force, "rename it")?;
             }
-            Ok(Committed { volume: pool.keep_session(name, keep).await?, before: None })
+            Ok(Committed { volumes: pool.keep_session(name, keep).await?, before: None })
         }
         _ => {
             let reason = "say either that the volume is rolled back (`roll_back`), or under which name the clone is kept (`keep`)".to_owned();

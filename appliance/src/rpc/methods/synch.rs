@@ -17,7 +17,7 @@ use crate::rpc::lists::ListText;
 use crate::rpc::method::{Method, Registry};
 use crate::rpc::params::PageParams;
 use crate::rpc::protocol::ResultText;
-use crate::volume::{SynchDetails, SynchFilter, SynchInfo, SynchRef, SynchTable, WantedSynchs};
+use crate::volume::{SynchDetails, SynchFilter, SynchInfo, SynchRef, SynchTable, VolumeError, WantedSynchs};
 
 /// The maximum length of one answer, in bytes. The last entry may exceed it.
 const PAGE_BYTES_MAX: usize = 2 << 20;
@@ -36,7 +36,7 @@ pub(super) fn methods() -> Vec<Method> {
     vec![
         Method::task(
             "synch_create",
-            "Marks this moment of every volume, or of one, with a label and details.",
+            "Marks this moment of every volume, of one, or of a group, with a label and details.",
             create,
         )
         .changing(),
@@ -61,10 +61,26 @@ struct CreateParams {
     #[serde(default)]
     details: Value,
     volume: Option<String>,
+    group: Option<String>,
+}
+
+/// The name of the volume or of the group, of which at most one is given.
+fn one_of(app: &App, volume: Option<String>, group: Option<String>) -> Result<Option<String>, RpcError> {
+    match (volume, group) {
+        (Some(_), Some(_)) => {
+            let reason = "give either a volume or a group".to_owned();
+            Err(VolumeError::Invalid { what: "mark", reason }.into())
+        }
+        (None, Some(group)) if !app.pool()?.is_group(&group) => {
+            Err(VolumeError::NoSuchGroup { name: group }.into())
+        }
+        (volume, group) => Ok(volume.or(group)),
+    }
 }
 
 async fn create(app: App, params: CreateParams) -> Result<SynchInfo, RpcError> {
-    Ok(app.pool()?.create_synch_of(params.label, params.details, params.volume).await?)
+    let of = one_of(&app, params.volume, params.group)?;
+    Ok(app.pool()?.create_synch_of(params.label, params.details, of).await?)
 }
 
 #[derive(Debug, Deserialize)]
@@ -90,12 +106,16 @@ struct ListParams {
     to: Option<u64>,
     /// Those with such a label: a pattern with `*` and `?`.
     label: Option<String>,
-    /// Those of this volume, and those of all volumes.
+    /// Those of this volume and of the groups that it is in, and those of all volumes.
     volume: Option<String>,
+    /// Those of this group, and those of all volumes.
+    group: Option<String>,
 }
 
-async fn table_for(app: App, filter: SynchFilter) -> Result<(SynchTable, WantedSynchs), RpcError> {
+async fn table_for(app: App, params: ListParams) -> Result<(SynchTable, WantedSynchs), RpcError> {
     let pool = app.pool()?;
+    let of = one_of(&app, params.volume, params.group)?;
+    let filter = SynchFilter { to: params.to.map(Lsn), label: params.label, of };
     let wanted = Rc::clone(&pool).wanted_synchs(filter).await?;
     Ok((pool.synchs(), wanted))
 }
@@ -103,8 +123,7 @@ async fn table_for(app: App, filter: SynchFilter) -> Result<(SynchTable, WantedS
 fn list(registry: &Registry, params: ListParams) -> Result<ResultText, RpcError> {
     let began = Instant::now();
     let page = PageParams::new(params.from, params.limit);
-    let filter = SynchFilter { to: params.to.map(Lsn), label: params.label, volume: params.volume };
-    let (table, wanted) = registry.on_reactor("synch_list", |app| table_for(app, filter))?;
+    let (table, wanted) = registry.on_reactor("synch_list", |app| table_for(app, params))?;
     let mut list = ListText::new();
     let mut synchs = wanted.of(&table, page.first_lsn()).take(page.limit());
     let mut reader = DetailsReader { registry, left: PAGE_READS_MAX, failure: None };

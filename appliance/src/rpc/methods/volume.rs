@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::nvmf::nqn;
@@ -19,7 +19,7 @@ pub(super) fn methods() -> Vec<Method> {
         Method::on_reactor("volume_list", "Every volume, or the one with a name.", list),
         Method::task(
             "volume_delete",
-            "Deletes a volume, with force also one that hosts are connected to; its history stays reachable.",
+            "Deletes a volume, with force also one that hosts are connected to; its history stays reachable. The answer names the groups that it was in.",
             delete,
         )
         .changing(),
@@ -103,14 +103,23 @@ struct DeleteParams {
     force: bool,
 }
 
-async fn delete(app: App, params: DeleteParams) -> Result<bool, RpcError> {
+/// A deleted volume: `true`, or the groups that it is no longer in.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum Deleted {
+    Plain(bool),
+    LeftGroups { left_groups: Vec<String> },
+}
+
+async fn delete(app: App, params: DeleteParams) -> Result<Deleted, RpcError> {
     let DeleteParams { name, force } = params;
     let pool = app.pool()?;
     if !force {
         check_unused(&app, &name, "delete it")?;
     }
+    let left_groups = pool.group_names_of(&name);
     pool.delete_volume(name).await?;
-    Ok(true)
+    Ok(if left_groups.is_empty() { Deleted::Plain(true) } else { Deleted::LeftGroups { left_groups } })
 }
 
 /// Refuses what hosts that are connected to a volume would notice: `what` says what was asked for.

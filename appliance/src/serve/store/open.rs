@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
+use crate::archive::anchor::{AnchorName, anchor_prefix};
 use crate::archive::catalog::is_same_store;
 use crate::archive::object::{ObjectId, pool_prefix};
 use crate::archive::store::{
@@ -240,7 +241,10 @@ pub fn pools_in(store: &dyn Store) -> Result<Vec<Uuid>, StoreError> {
         let page = store.list("v1/", after.as_ref(), 1)?;
         let Some(object) = page.objects.first() else { return Ok(pools) };
         after = Some(object.name.clone());
-        if let Ok(id) = ObjectId::parse(object.name.as_str()) {
+        if let Some(anchor) = AnchorName::parse(object.name.as_str()) {
+            // A pool that has nothing else cannot be recovered.
+            after = Name::new(&format!("{}zzzzzzzz", anchor_prefix(anchor.id().pool))).ok().or(after);
+        } else if let Ok(id) = ObjectId::parse(object.name.as_str()) {
             pools.push(id.pool);
             // After every object of this pool: 'z' sorts after the hexadecimal digit that their
             // names have there.

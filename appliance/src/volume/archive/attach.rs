@@ -86,6 +86,7 @@ impl Pool {
         state.archive.attach(archive);
         drop(log);
         self.drop_lost_synchs(state);
+        self.drop_useless_anchors(state);
         Ok(())
     }
 

@@ -72,6 +72,7 @@ impl Pool {
         state.archive.note_expiry();
         drop(log);
         let synchs = self.drop_lost_synchs(&mut state);
+        self.drop_useless_anchors(&mut state);
         self.forget_gone_images(&mut state);
         Ok(Forgotten { segments, synchs })
     }
@@ -95,14 +96,7 @@ impl Pool {
             return Vec::new();
         }
         let geometry = log.geometry();
-        let there = segments_there(state, &log);
-        let gaps = state.catalog.gaps.iter().chain(&state.catalog.lost).map(|gap| SegmentRange {
-            first: geometry.sequence_of(gap.start),
-            last: geometry.sequence_of(Lsn(gap.end.0.saturating_sub(1))),
-        });
-        // What the store lost has not expired: opening such a synch reports the loss.
-        let lost = state.archive.get().into_iter().flat_map(|archive| archive.lost.ranges());
-        let gone = holes(&there, gaps.chain(lost));
+        let gone = gone_segments(state, &log);
         let mut lost = Vec::new();
         let working_sets = &state.catalog.working_sets;
         let window_start = |last: SegmentSeq| {
@@ -149,6 +143,38 @@ impl Pool {
     pub(in crate::volume) fn expiries(&self) -> u64 {
         self.state.borrow().archive.expiries()
     }
+}
+
+impl Pool {
+    /// Has the anchors deleted that help to open no point any more.
+    pub(super) fn drop_useless_anchors(&self, state: &mut State) {
+        let log = self.log.borrow();
+        if state.catalog.ownership.rehearsal_lsn.is_some() {
+            return;
+        }
+        let (geometry, gone) = (log.geometry(), gone_segments(state, &log));
+        let working_sets = &state.catalog.working_sets;
+        let window_start = |last: SegmentSeq| {
+            last.0.saturating_sub(reach(working_sets, last).unwrap_or(geometry.working_set))
+        };
+        let newest = log.table().next_sequence();
+        if let Some(archive) = state.archive.get_mut().filter(|archive| !archive.is_away()) {
+            archive.anchors.drop_useless(&geometry, newest, &gone, window_start);
+        }
+    }
+}
+
+/// The segments that have expired. What was never archived, or what the store lost, is not among them:
+/// opening a point there reports the reason.
+fn gone_segments(state: &State, log: &Log) -> Vec<SegmentRange> {
+    let geometry = log.geometry();
+    let there = segments_there(state, log);
+    let gaps = state.catalog.gaps.iter().chain(&state.catalog.lost).map(|gap| SegmentRange {
+        first: geometry.sequence_of(gap.start),
+        last: geometry.sequence_of(Lsn(gap.end.0.saturating_sub(1))),
+    });
+    let lost = state.archive.get().into_iter().flat_map(|archive| archive.lost.ranges());
+    holes(&there, gaps.chain(lost))
 }
 
 /// The segments that are in the archive, completely or in part, or on the primary device.

@@ -17,8 +17,11 @@
 //! wait, at most [`ArchivePolicy::wait_ns`] before they are refused with "capacity exceeded", or
 //! history gets a gap (`degrade`).
 //!
-//! **Bounds:** two jobs in progress (`flights`); one request of each waiting task, and as many of
-//! each read as it has frames; two caches with a budget in bytes.
+//! **Anchors** are indexes beside the segments (`anchoring`). They never matter for what is correct,
+//! only for how long it takes to open a point.
+//!
+//! **Bounds:** two jobs in progress (`flights`), and one part of an anchor; one request of each
+//! waiting task, and as many of each read as it has frames; two caches with a budget in bytes.
 
 // The parts, each with the state that only its file writes, are below `state`, which lists them.
 // `fetch`, `lost`, `seal`, `adopt` and `recovery_point` add operations on several parts, and `turn`
@@ -27,6 +30,8 @@
 mod adopt;
 mod ahead;
 mod alarm;
+mod anchoring;
+mod anchors;
 mod attach;
 mod away;
 mod expire;
@@ -38,6 +43,7 @@ mod lost_objects;
 mod objects;
 mod policy;
 mod rate;
+mod read_anchor;
 mod read_back;
 mod receivers;
 mod recovery_point;
@@ -55,10 +61,12 @@ mod throttle;
 mod turn;
 
 pub(super) use ahead::Ahead;
+pub(super) use anchors::KnownAnchor;
 pub use expire::Forgotten;
 pub(super) use fetch::{ArchivedBlocks, BlockAnswer, Fetched};
 pub use objects::KnownObjects;
-pub use policy::{ArchivePolicy, BackPressure};
+pub use policy::{AnchorPolicy, ArchivePolicy, BackPressure};
+pub(super) use read_anchor::ComingAnchor;
 pub(super) use side::PoolSide;
 pub(super) use slot::ArchiveSlot;
 pub(super) use state::Archive;

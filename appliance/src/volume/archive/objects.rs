@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use super::anchors::Anchors;
 use super::losses::Lost;
 use crate::archive::object::{ClaimId, ObjectId, pool_prefix};
 use crate::archive::retention::SegmentRange;
@@ -39,10 +40,11 @@ pub struct KnownObjects {
     objects: Objects,
     lost: Lost,
     claim: ClaimId,
+    anchors: Anchors,
 }
 
 impl KnownObjects {
-    /// Lists the objects of a pool in a store. It blocks.
+    /// Lists the objects of a pool in a store, and its anchors. It blocks.
     ///
     /// # Errors
     /// The store's.
@@ -60,19 +62,36 @@ impl KnownObjects {
             }
             match page.objects.last() {
                 Some(last) if page.more => after = Some(last.name.clone()),
-                _ => return Ok(KnownObjects { objects, ..KnownObjects::default() }),
+                _ => break,
             }
         }
+        let anchors = Anchors::list(store, pool, &|_| true)?;
+        Ok(KnownObjects { objects, anchors, ..KnownObjects::default() })
+    }
+
+    /// Lists the anchors of a pool in a store that belong to its history: `counts` says so of an
+    /// object that ends at the anchor's position and has its claim. It blocks.
+    ///
+    /// # Errors
+    /// The store's. Nothing needs anchors but the time that they save.
+    pub fn list_anchors(
+        &mut self,
+        store: &dyn Store,
+        pool: Uuid,
+        counts: &dyn Fn(&ObjectId) -> bool,
+    ) -> Result<(), StoreError> {
+        self.anchors = Anchors::list(store, pool, counts)?;
+        Ok(())
     }
 
     /// What an archive knew that was detached.
-    pub(super) fn new(objects: Objects, lost: Lost, claim: ClaimId) -> Self {
-        KnownObjects { objects, lost, claim }
+    pub(super) fn new(objects: Objects, lost: Lost, claim: ClaimId, anchors: Anchors) -> Self {
+        KnownObjects { objects, lost, claim, anchors }
     }
 
-    /// The objects, those that should be there, and the claim.
-    pub(super) fn into_parts(self) -> (Objects, Lost, ClaimId) {
-        (self.objects, self.lost, self.claim)
+    /// The objects, those that should be there, the claim, and the anchors.
+    pub(super) fn into_parts(self) -> (Objects, Lost, ClaimId, Anchors) {
+        (self.objects, self.lost, self.claim, self.anchors)
     }
 
     /// Adds objects from another source.
@@ -109,6 +128,7 @@ impl KnownObjects {
 
     /// Drops what a recovery cut off: objects of the lost device after its recovery point.
     pub(in crate::volume) fn apply(&mut self, cuts: &[Cut]) {
+        self.anchors.apply(cuts);
         for cut in cuts {
             let stale = |id: &ObjectId| {
                 id.epoch < cut.epoch
@@ -231,6 +251,11 @@ impl Objects {
             self.segments.remove(&id.sequence);
         }
         left < before
+    }
+
+    /// Whether there is any object of a segment.
+    pub(super) fn holds(&self, sequence: SegmentSeq) -> bool {
+        self.segments.contains_key(&sequence)
     }
 
     pub(super) fn get(&self, sequence: SegmentSeq) -> Option<&SegmentObjects> {

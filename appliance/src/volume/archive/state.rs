@@ -3,11 +3,13 @@
 //! **Invariant:** a part owns its fields, and only its own file writes them.
 
 use super::alarm::Alarm;
+use super::anchoring::{AnchorSide, Anchoring};
+use super::anchors::{Anchors, KnownAnchor};
 use super::away::{Away, stand_in};
 use super::flights::Flights;
 use super::losses::Lost;
 use super::objects::{KnownObjects, Objects, SegmentObjects};
-use super::policy::ArchivePolicy;
+use super::policy::{AnchorPolicy, ArchivePolicy};
 use super::rate::Recent;
 use super::receivers::{ReadReply, Receivers};
 use super::reported::ReportedProblem;
@@ -17,9 +19,14 @@ use super::sealing::Sealing;
 use super::side::PoolSide;
 use super::throttle::{Client, Throttle};
 use crate::archive::object::{ClaimId, ObjectId};
-use crate::archive::service::{ArchiveService, BlocksCache, EntriesCache, VerifyPolicy};
+use crate::archive::service::{
+    ArchiveError, ArchiveRequest, ArchiveService, BlocksCache, EntriesCache, StoredAnchor, VerifyPolicy,
+};
+use crate::archive::store::Store;
 use crate::log::{Log, Lsn, SegmentSeq, SharedLog};
+use crate::volume::catalog::Catalog;
 use crate::volume::error::VolumeError;
+use crate::volume::image::volumes::Volumes;
 
 /// A pool's archive. See the documentation of the folder's module.
 pub(in crate::volume) struct Archive {
@@ -33,6 +40,10 @@ pub(in crate::volume) struct Archive {
     pub(super) objects: Objects,
     /// The objects that should be there and are not.
     pub(super) lost: Lost,
+    /// The anchors in the store.
+    pub(super) anchors: Anchors,
+    /// The anchors that are being made.
+    anchoring: Anchoring,
     /// Entries that were read back.
     pub(super) entries: EntriesCache,
     /// Blocks that were read back.
@@ -67,13 +78,15 @@ impl Archive {
         policy: ArchivePolicy,
         known: KnownObjects,
     ) -> Self {
-        let (objects, lost, claim) = known.into_parts();
+        let (objects, lost, claim, anchors) = known.into_parts();
         Archive {
             requests: Requests::new(service),
             receivers: Receivers::default(),
             flights: Flights::default(),
             objects,
             lost,
+            anchors,
+            anchoring: Anchoring::default(),
             entries: EntriesCache::new(policy.entries_cache_bytes),
             blocks: BlocksCache::new(policy.blocks_cache_bytes),
             seal: Sealing::default(),
@@ -106,7 +119,7 @@ impl Archive {
 
     /// Its threads, and what is known of its store.
     pub(super) fn into_parts(self) -> (Box<dyn ArchiveService>, KnownObjects) {
-        (self.requests.into_service(), KnownObjects::new(self.objects, self.lost, self.claim))
+        (self.requests.into_service(), KnownObjects::new(self.objects, self.lost, self.claim, self.anchors))
     }
 
     /// The log of the pool.
@@ -139,6 +152,21 @@ impl Archive {
         self.objects.covered(sequence)
     }
 
+    /// Whether it has any object of a segment.
+    pub(in crate::volume) fn has_any(&self, sequence: SegmentSeq) -> bool {
+        self.objects.holds(sequence)
+    }
+
+    /// The anchors of an image after `above`, and at or before `up_to`, newest first.
+    pub(in crate::volume) fn anchors_of(
+        &self,
+        image: u32,
+        above: Lsn,
+        up_to: Lsn,
+    ) -> impl Iterator<Item = KnownAnchor> {
+        self.anchors.of(image, above, up_to)
+    }
+
     /// Whether one object contains the whole segment.
     pub(in crate::volume) fn is_whole(&self, sequence: SegmentSeq) -> bool {
         self.objects.get(sequence).is_some_and(SegmentObjects::is_whole)
@@ -160,6 +188,62 @@ impl Archive {
     pub(super) fn poll_loading(&mut self) -> usize {
         self.seal.poll_loading(&self.log, &mut self.retries)
     }
+}
+
+impl Archive {
+    /// One turn of making and deleting anchors. Returns how much was done.
+    pub(in crate::volume) fn turn_anchors(
+        &mut self,
+        volumes: &Volumes,
+        catalog: &Catalog,
+        log: &mut Log,
+    ) -> usize {
+        if self.policy.anchors == AnchorPolicy::Never {
+            return 0;
+        }
+        let doomed = self.anchors.take_doomed();
+        if !doomed.is_empty() {
+            let token = self.requests.token();
+            self.requests.send(ArchiveRequest::DeleteAnchors { token, names: doomed });
+            return 1;
+        }
+        let store = self.requests.service().store();
+        let Some(interval) =
+            self.policy.anchors.interval(&log.geometry()).filter(|_| holds_anchors(&**store))
+        else {
+            return 0;
+        };
+        let now_ns = log.environment().clock.monotonic_ns();
+        let mut side = AnchorSide {
+            may_store: self.flights.has_room() && !self.retries.is_pausing(now_ns),
+            requests: &mut self.requests,
+            anchors: &mut self.anchors,
+            claim: self.claim,
+            interval,
+            is_left_out: &|name| {
+                catalog.volume(name).is_some_and(|volume| catalog.session_of(volume.uuid).is_some())
+            },
+        };
+        self.anchoring.turn(&mut side, volumes, log)
+    }
+
+    /// Takes the reply for an object of an anchor.
+    ///
+    /// # Errors
+    /// It could not be stored.
+    pub(super) fn anchor_stored(
+        &mut self,
+        token: u64,
+        result: Result<StoredAnchor, ArchiveError>,
+    ) -> Result<(), ArchiveError> {
+        self.anchoring.stored(token, result, &mut self.anchors)
+    }
+}
+
+/// Whether a store can hold anchors: any part of them is read alone, and they are deleted again.
+fn holds_anchors(store: &dyn Store) -> bool {
+    let can = store.capabilities();
+    can.random_access && can.reclaims_space && !can.sequential_only
 }
 
 impl Archive {

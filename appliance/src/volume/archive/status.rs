@@ -53,6 +53,12 @@ pub struct ArchiveStatus {
     pub segments: u64,
     /// The oldest of them.
     pub oldest_segment: Option<u64>,
+    /// Anchors in the store: indexes that shorten the opening of a point.
+    #[serde(default)]
+    pub anchors: u64,
+    /// Bytes of them.
+    #[serde(default)]
+    pub anchor_bytes: u64,
     /// Objects written.
     pub objects_written: u64,
     /// Bytes of the log in them.
@@ -117,6 +123,8 @@ impl Pool {
             rpo_alarm: archive.alarm.told().is_some(),
             segments: archive.objects.iter().count() as u64,
             oldest_segment: archive.objects.first().map(|sequence| sequence.0),
+            anchors: archive.anchors.totals().0,
+            anchor_bytes: archive.anchors.totals().1,
             objects_written: totals.objects,
             content_bytes: totals.content_bytes,
             object_bytes: totals.object_bytes,

@@ -14,7 +14,8 @@
 //! the slots fill slowly, and writes stop.
 //!
 //! **How writes wait.** Each client of each volume has a time at which its next command may be
-//! accepted; a command advances it by its blocks, times the number of writing clients. So clients
+//! accepted; a command advances it by its blocks, times the number of writing clients, at most by
+//! 10 s: the target ends a command that waits for 20 s. So clients
 //! share the archivist's rate evenly, whatever the size of their commands, and a client that writes
 //! little waits for its own blocks and not for another's. The unused part of a client's share
 //! lowers the fill level, and with it the delay of all. A command that comes before its client's
@@ -31,7 +32,6 @@ use std::collections::HashMap;
 use crate::log::table::Phase;
 use crate::log::{Log, SegmentSeq};
 use crate::volume::VolumeId;
-use crate::volume::request::MAX_IO_BLOCKS;
 
 /// Up to this fill level nobody waits.
 const FREE_FILL: f64 = 0.5;
@@ -39,8 +39,10 @@ const FREE_FILL: f64 = 0.5;
 const DELAY_SCALE_NS: f64 = 100_000.0;
 /// The longest delay for each block, in ns.
 const DELAY_MAX_NS: f64 = 10_000_000.0;
-/// The longest wait of a command while one client writes.
-const WAIT_MAX_NS: u64 = MAX_IO_BLOCKS as u64 * DELAY_MAX_NS as u64;
+/// The longest time from a client's command to its next: half the time for which the target keeps a
+/// command that makes no progress, so that no throttled command ends with an error, however many
+/// clients write.
+const WAIT_MAX_NS: u64 = 10_000_000_000;
 /// How late commands may come without a penalty, because a turn is sometimes late.
 const SLACK_NS: u64 = 1_000_000;
 /// How long a client counts as writing after the time of its next command.
@@ -145,7 +147,7 @@ impl Throttle {
     /// Notes that a command of a client has appended `blocks` blocks.
     pub(super) fn charge(&mut self, log: &Log, client: Client, blocks: u64) {
         if self.is_on {
-            let delay_ns = delay_ns_per_block(self.fill(log)).saturating_mul(blocks).min(WAIT_MAX_NS);
+            let delay_ns = delay_ns_per_block(self.fill(log)).saturating_mul(blocks);
             self.charge_at(client, delay_ns, log.environment().clock.monotonic_ns());
         }
     }
@@ -154,7 +156,8 @@ impl Throttle {
         let next_ns = self.next_ns.entry(client).or_default();
         let from_ns = (*next_ns).max(now_ns.saturating_sub(SLACK_NS));
         let clients = self.next_ns.len() as u64;
-        self.next_ns.insert(client, from_ns.saturating_add(delay_ns.saturating_mul(clients)));
+        let wait_ns = delay_ns.saturating_mul(clients).min(WAIT_MAX_NS);
+        self.next_ns.insert(client, from_ns.saturating_add(wait_ns));
     }
 
     fn fill(&self, log: &Log) -> f64 {
@@ -172,6 +175,7 @@ impl Throttle {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::volume::request::MAX_IO_BLOCKS;
 
     #[test]
     fn the_delay_is_nothing_up_to_half_and_grows_without_a_step_up_to_its_bound() {
@@ -220,6 +224,22 @@ mod tests {
         // The small client leaves most of its half unused, and that is not given to the other.
         let rate = end_ns / DELAY_NS;
         assert!((rate * 45 / 100..=rate).contains(&appended), "{appended} of {rate}");
+    }
+
+    /// 64 clients write the largest commands at the longest delay: none waits longer than the
+    /// target keeps a command.
+    #[test]
+    fn no_client_waits_longer_than_a_command_may_live() {
+        let mut throttle = Throttle::default();
+        let largest_ns = u64::from(MAX_IO_BLOCKS) * DELAY_MAX_NS as u64;
+        let clients: Vec<Client> = (0..64).map(|number| (VolumeId(0), number)).collect();
+        for &client in &clients {
+            throttle.charge_at(client, largest_ns, 0);
+        }
+        assert!(throttle.holds_at(clients[63], WAIT_MAX_NS - SLACK_NS - 1));
+        assert!(clients.iter().all(|&client| !throttle.holds_at(client, WAIT_MAX_NS)));
+        throttle.charge_at(clients[63], largest_ns, WAIT_MAX_NS);
+        assert!(!throttle.holds_at(clients[63], 2 * WAIT_MAX_NS));
     }
 
     #[test]

@@ -56,9 +56,16 @@ impl Archive {
                         Self::overtaken(&error, log);
                     }
                     // They only cost space; the next start finds and deletes them.
-                    tracing::warn!(%error, "parts of an archived segment could not be deleted");
+                    tracing::warn!(%error, "objects of the archive that nobody needs could not be deleted");
                 }
             }
+            ArchiveReply::AnchorStored { token, result } => {
+                if let Err(error @ ArchiveError::Overtaken { .. }) = self.anchor_stored(token, result) {
+                    Self::overtaken(&error, log);
+                }
+            }
+            // Whoever waits for it goes on without it, rather than waiting for the store.
+            ArchiveReply::Anchor { token, .. } => self.receivers.answer(token, reply),
             ArchiveReply::Entries { token, result: Err(ArchiveError::Store { retry: true, .. }) }
             | ArchiveReply::Blocks { token, result: Err(ArchiveError::Store { retry: true, .. }) }
                 if self.requests.ask_later(token, log.environment().clock.monotonic_ns()) => {}

@@ -56,7 +56,7 @@ impl Pool {
             image,
             born: Lsn(known.map_or(0, |known| known.born_lsn)),
             parent: known.and_then(|known| known.parent),
-            uuid: catalog.volumes.iter().find(|volume| volume.image == image).map(|volume| volume.uuid),
+            uuid: catalog.volume_of_image(image).map(|volume| volume.uuid),
         })
     }
 

@@ -162,7 +162,7 @@ impl Pool {
         wanted: &[DiffRange],
     ) -> Result<(), VolumeError> {
         let Side { volume, catalog, at, .. } = &restore.then;
-        for Entries { image, above, up_to } in self.counting_entries(catalog, volume.image, Lsn(at.lsn)) {
+        for Entries { image, above, up_to, .. } in self.counting_entries(catalog, volume.image, Lsn(at.lsn)) {
             for sequence in self.segments_between(above, up_to).map(SegmentSeq) {
                 let known = self.known_of(sequence).await?;
                 let mut from = 0;

@@ -73,7 +73,7 @@ impl Pool {
         entries: Entries,
         block: u64,
     ) -> Result<(Option<Found>, bool), VolumeError> {
-        let Entries { image, above, up_to } = entries;
+        let Entries { image, above, up_to, .. } = entries;
         let mut is_masked = false;
         for sequence in self.segments_between(above, up_to).rev().map(SegmentSeq) {
             let known = self.known_of(sequence).await?;

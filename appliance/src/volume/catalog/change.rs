@@ -2,14 +2,19 @@
 //! removed, each by its key. Applying it twice gives the same result, so a reader may start from
 //! any catalog before it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{Catalog, CatalogImage, CatalogSession, CatalogSnapshot, CatalogVolume, GoneImage, Shared};
+use super::content::Lists;
+use super::shared::Keyed;
+use super::{
+    Catalog, CatalogGroup, CatalogImage, CatalogSession, CatalogSnapshot, CatalogVolume, GoneImage, Key,
+    Shared,
+};
 
 /// The version of this format.
 const CHANGE_VERSION: u32 = 1;
@@ -56,6 +61,8 @@ pub(crate) struct CatalogChange {
     sessions: Entries<CatalogSession, Uuid>,
     #[serde(default, skip_serializing_if = "Entries::is_empty")]
     deleted_synchs: Entries<u64, u64>,
+    #[serde(default, skip_serializing_if = "Entries::is_empty")]
+    groups: Entries<CatalogGroup, Uuid>,
 }
 
 impl CatalogChange {
@@ -73,6 +80,7 @@ impl CatalogChange {
             snapshots: Entries { set, gone },
             sessions: entries(&before.sessions, &after.sessions, CatalogSession::key),
             deleted_synchs: entries(&before.deleted_synchs, &after.deleted_synchs, |lsn| *lsn),
+            groups: entries(&before.groups, &after.groups, |group| group.uuid),
         }
     }
 
@@ -91,19 +99,21 @@ impl CatalogChange {
         if let Some(rest) = self.rest {
             catalog.replace_rest(*rest);
         }
-        catalog.change_lists(|volumes, images, gone_images, snapshots, sessions, deleted_synchs| {
-            apply_to(volumes, self.volumes, |volume| volume.image);
-            apply_to(images, self.images, |image| image.id);
-            apply_to(gone_images, self.gone_images, |image| image.id);
-            apply_to(sessions, self.sessions, CatalogSession::key);
-            apply_to(deleted_synchs, self.deleted_synchs, |lsn| *lsn);
-            for name in &self.snapshots.gone {
-                snapshots.remove(name);
-            }
-            for snapshot in &self.snapshots.set {
-                snapshots.insert(snapshot);
-            }
-        });
+        let Lists { volumes, images, gone_images, snapshots, sessions, deleted_synchs, groups } =
+            catalog.lists();
+        let id = |id: &u32| Key::Id(u64::from(*id));
+        apply_to(volumes, self.volumes, id, |volume| volume.image);
+        apply_to(images, self.images, id, |image| image.id);
+        apply_to(gone_images, self.gone_images, id, |image| image.id);
+        apply_to(sessions, self.sessions, |uuid| Key::Uuid(*uuid), CatalogSession::key);
+        apply_to(deleted_synchs, self.deleted_synchs, |lsn| Key::Id(*lsn), |lsn| *lsn);
+        apply_to(groups, self.groups, |uuid| Key::Uuid(*uuid), |group| group.uuid);
+        for name in &self.snapshots.gone {
+            snapshots.remove(name);
+        }
+        for snapshot in &self.snapshots.set {
+            snapshots.insert(snapshot);
+        }
     }
 }
 
@@ -121,18 +131,18 @@ fn entries<T: Clone + PartialEq, K: Copy + Eq + Hash>(
     Entries { set, gone }
 }
 
-fn apply_to<T: Clone + Serialize, K: Copy + Eq + Hash>(
+fn apply_to<T: Clone + Serialize + Keyed, K>(
     list: &mut Shared<T>,
     change: Entries<T, K>,
-    key: impl Fn(&T) -> K,
+    key: impl Fn(&K) -> Key,
+    key_of: impl Fn(&T) -> K,
 ) {
-    if !change.gone.is_empty() {
-        let gone: HashSet<K> = change.gone.into_iter().collect();
-        list.retain(|entry| !gone.contains(&key(entry)));
+    for gone in &change.gone {
+        while list.remove(&key(gone)) {}
     }
     for entry in change.set {
-        let is_known = list.change(|known| key(known) == key(&entry), |known| *known = entry.clone());
-        if is_known.is_none() {
+        let key = key(&key_of(&entry));
+        if list.change(&key, |known| *known = entry.clone()).is_none() {
             list.push(entry);
         }
     }
@@ -178,6 +188,7 @@ mod tests {
             snapshots: Entries { set: vec![snapshot], gone: vec![Arc::from("t")] },
             sessions: Entries { set: vec![session(1, 1)], gone: vec![Uuid::nil()] },
             deleted_synchs: Entries { set: vec![1], gone: vec![2] },
+            groups: Entries { set: vec![group(1, 1)], gone: vec![Uuid::nil()] },
         };
         crate::document::check_keys("### Change", "| key |", &change);
         let value = serde_json::to_value(&change).expect("plain data");
@@ -190,7 +201,24 @@ mod tests {
         let clone = Uuid::from_u128(u128::from(number));
         let member = SessionMember { clone, source: Uuid::nil(), name: "v".to_owned() };
         let (name, members, verdicts) = (format!("t{number}"), vec![member], Vec::new());
-        CatalogSession { name, made_ns: 1, members, at, time_ns: 1, oldest: at, newest: at, verdicts }
+        CatalogSession {
+            name,
+            made_ns: 1,
+            members,
+            group: None,
+            at,
+            time_ns: 1,
+            oldest: at,
+            newest: at,
+            verdicts,
+            may_be_written: false,
+        }
+    }
+
+    fn group(number: u32, volume: u32) -> CatalogGroup {
+        let uuid = |number: u32| Uuid::from_u128(u128::from(number));
+        let (name, volumes) = (format!("g{number}"), vec![uuid(volume)]);
+        CatalogGroup { name, uuid: uuid(number), created_ns: 1, volumes }
     }
 
     fn volume(image: u32, size_blocks: u64) -> CatalogVolume {
@@ -221,20 +249,21 @@ mod tests {
 
     /// Changes a catalog as one of the pool's changes does.
     fn edit(catalog: &mut Catalog, kind: u8, number: u32) {
-        match kind % 10 {
+        match kind % 13 {
             0 => {
                 let id = catalog.take_image_id(u32::MAX).expect("there are enough");
                 catalog.add_volume(volume(id, 10));
                 catalog.add_image(image(id, 0));
             }
             1 => {
-                catalog.change_lists(|volumes, _, _, _, _, _| {
-                    volumes.retain(|volume| volume.image % 5 != number % 5);
-                });
+                catalog.lists().volumes.retain(|volume| volume.image % 5 != number % 5);
                 catalog.prune_images(Lsn(9), Lsn::MAX, |_| Lsn(0));
             }
             2 => {
-                catalog.change_volume(|_| true, |volume| volume.size_blocks += 1);
+                let first = catalog.volumes.iter().next().map(|volume| volume.name.clone());
+                if let Some(name) = first {
+                    catalog.change_volume(&name, |volume| volume.size_blocks += 1);
+                }
             }
             3 => catalog.add_snapshot(&CatalogSnapshot {
                 name: Arc::from(format!("s{}", number % 300)),
@@ -247,16 +276,23 @@ mod tests {
             7 => {
                 let session = session(number % 40, u64::from(number));
                 let key = session.key();
-                let is_it = |known: &CatalogSession| known.key() == key;
-                catalog.change_lists(|_, _, _, _, sessions, _| {
-                    if sessions.change(is_it, |known| *known = session.clone()).is_none() {
-                        sessions.push(session);
-                    }
-                });
+                let Lists { sessions, .. } = catalog.lists();
+                if sessions.change(&Key::Uuid(key), |known| *known = session.clone()).is_none() {
+                    sessions.push(session);
+                }
             }
-            8 => catalog.change_lists(|_, _, _, _, sessions, _| {
-                sessions.retain(|known| known.at % 3 != u64::from(number % 3));
-            }),
+            8 => catalog.lists().sessions.retain(|known| known.at % 3 != u64::from(number % 3)),
+            9 if catalog.group(&format!("g{}", number % 9)).is_none() => {
+                catalog.add_group(group(number % 9, number % 5));
+            }
+            9 | 10 => {
+                let volume = Uuid::from_u128(u128::from(number));
+                catalog.change_group(&format!("g{}", number % 9), |group| group.volumes.push(volume));
+            }
+            11 if number.is_multiple_of(2) => {
+                catalog.remove_group(&format!("g{}", number % 9));
+            }
+            11 => catalog.leave_groups(Uuid::from_u128(u128::from(number % 5))),
             6 if number.is_multiple_of(3) => catalog.forget_deleted_synchs_if(|lsn| lsn % 2 != 0),
             6 if catalog.deleted_synchs.iter().all(|&lsn| lsn != u64::from(number)) => {
                 catalog.add_deleted_synch(Lsn(u64::from(number)));
@@ -291,14 +327,16 @@ mod tests {
             // What is removed and added again, which no pool does with one key, is at another
             // place.
             for catalog in [&mut replayed, &mut catalog] {
-                catalog.change_lists(|_, _, _, _, sessions, deleted_synchs| {
-                    let mut all: Vec<CatalogSession> = sessions.iter().cloned().collect();
-                    all.sort_by_key(CatalogSession::key);
-                    *sessions = all.into_iter().collect();
-                    let mut all: Vec<u64> = deleted_synchs.iter().copied().collect();
-                    all.sort_unstable();
-                    *deleted_synchs = all.into_iter().collect();
-                });
+                let Lists { sessions, deleted_synchs, groups, .. } = catalog.lists();
+                let mut all: Vec<CatalogGroup> = groups.iter().cloned().collect();
+                all.sort_by_key(|group| group.uuid);
+                *groups = all.into_iter().collect();
+                let mut all: Vec<CatalogSession> = sessions.iter().cloned().collect();
+                all.sort_by_key(CatalogSession::key);
+                *sessions = all.into_iter().collect();
+                let mut all: Vec<u64> = deleted_synchs.iter().copied().collect();
+                all.sort_unstable();
+                *deleted_synchs = all.into_iter().collect();
             }
             prop_assert_eq!(replayed, catalog);
         }

@@ -17,6 +17,9 @@ pub(in crate::volume) struct Generation {
     pub(in crate::volume) above: Lsn,
     /// Only entries at or before this LSN count.
     pub(in crate::volume) up_to: Lsn,
+    /// Whether some of what the image had at that point does not count: older entries of it, or of
+    /// its ancestors.
+    pub(in crate::volume) is_partial: bool,
 }
 
 impl Catalog {
@@ -35,7 +38,8 @@ impl Catalog {
         while let Some((id, up_to, floor)) = next.filter(|_| generations.len() <= self.images.len()) {
             let known = self.image(id);
             let born = Lsn(known.map_or(0, |image| image.born_lsn));
-            generations.push(Generation { image: id, above: born.max(floor), up_to });
+            let is_partial = floor.0 > 0;
+            generations.push(Generation { image: id, above: born.max(floor), up_to, is_partial });
             next = known.and_then(|image| {
                 let parent = image.parent?;
                 let floor = if image.inherits_at(up_to) {

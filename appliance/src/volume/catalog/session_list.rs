@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use uuid::Uuid;
 
 use super::Catalog;
-use super::sessions::CatalogSession;
+use super::sessions::{CatalogSession, SessionMember};
 
 impl Catalog {
     /// The sessions, oldest first. One without a volume is damage, and left out.
@@ -20,13 +20,13 @@ impl Catalog {
 
     /// Forgets the sessions whose clones are gone.
     pub(in crate::volume) fn forget_sessions(&mut self) {
-        if self.sessions.is_empty() {
-            return;
+        let is_there = |member: &SessionMember| self.volume_with_uuid(member.clone).is_some();
+        let is_gone =
+            |session: &&CatalogSession| session.members.is_empty() || !session.members.iter().all(is_there);
+        let gone: HashSet<Uuid> = self.sessions.iter().filter(is_gone).map(CatalogSession::key).collect();
+        if !gone.is_empty() {
+            self.retain_sessions(|session| !gone.contains(&session.key()));
         }
-        let clones: HashSet<Uuid> = self.volumes.iter().map(|volume| volume.uuid).collect();
-        self.retain_sessions(|session| {
-            !session.members.is_empty() && session.members.iter().all(|member| clones.contains(&member.clone))
-        });
     }
 
     /// The session to which a clone belongs.

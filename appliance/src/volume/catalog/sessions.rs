@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::shared::{Key, Keyed, Keys};
 use crate::log::Lsn;
 
 /// The maximum number of sessions in a pool.
@@ -18,6 +19,9 @@ pub(crate) struct CatalogSession {
     pub(crate) made_ns: u64,
     /// At least one; the first one's clone names the session in a change.
     pub(crate) members: Vec<SessionMember>,
+    /// The name of the group that was opened; `None`: it was one volume.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) group: Option<String>,
     /// Where it stands, and the time there.
     pub(crate) at: u64,
     pub(crate) time_ns: u64,
@@ -27,6 +31,10 @@ pub(crate) struct CatalogSession {
     /// What was found at positions, in the order of the log, one each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) verdicts: Vec<SessionVerdict>,
+    /// Whether the clone may hold writes of hosts that its image does not have: the pool was
+    /// recovered since the last step.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) may_be_written: bool,
 }
 
 /// A volume of a session.
@@ -60,6 +68,12 @@ pub enum Verdict {
     Skip,
 }
 
+impl Keyed for CatalogSession {
+    fn keys(&self) -> Keys {
+        [Key::Uuid(self.key()), Key::name(&self.name)].into_iter().collect()
+    }
+}
+
 impl CatalogSession {
     /// What identifies it in a change of the catalog.
     pub(super) fn key(&self) -> Uuid {
@@ -69,6 +83,7 @@ impl CatalogSession {
     /// Moves it to a position.
     pub(crate) fn stand_at(&mut self, at: Lsn, time_ns: u64) {
         (self.at, self.time_ns) = (at.0, time_ns);
+        self.may_be_written = false;
         self.oldest = self.oldest.min(at.0);
         self.newest = self.newest.max(at.0);
     }
@@ -99,11 +114,13 @@ mod tests {
             name: "s".to_owned(),
             made_ns: 1,
             members: vec![member],
+            group: None,
             at: 50,
             time_ns: 1,
             oldest: 50,
             newest: 50,
             verdicts: Vec::new(),
+            may_be_written: false,
         };
         for (lsn, verdict) in
             [(50, Verdict::Bad), (10, Verdict::Good), (30, Verdict::Skip), (30, Verdict::Bad)]

@@ -1,49 +1,95 @@
-//! A list whose copies share their entries, in chunks. A copy costs one reference. The first change
-//! after it costs one reference for each chunk and for each entry of one chunk, and a copy of the
-//! changed entry. The list keeps the length of its JSON text, so that the text need not be written
-//! to find it.
+//! A list whose copies share their entries, in which entries are found by keys. A copy costs one
+//! reference; a lookup and a change cost a few nodes of two trees, whatever the number of entries.
+//! The list keeps the length of its JSON text, so that the text need not be written to find it.
 
+use std::collections::HashSet;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use smallvec::SmallVec;
+use uuid::Uuid;
 
-/// The maximum number of entries in a chunk.
-const CHUNK_ENTRIES_MAX: usize = 64;
+use super::tree::Tree;
 
-/// Adjacent entries in order, at least one.
-type Chunk<T> = Rc<Vec<Rc<T>>>;
+/// What an entry is found by. Several entries may have the same key.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Key {
+    /// A number that belongs to one entry.
+    Id(u64),
+    /// A UUID.
+    Uuid(Uuid),
+    /// A name.
+    Name(Arc<str>),
+    /// The image from which it was made.
+    Parent(u32),
+}
+
+/// The keys of an entry.
+pub(crate) type Keys = SmallVec<[Key; 3]>;
+
+impl Key {
+    /// A name as a key.
+    pub(crate) fn name(name: &str) -> Self {
+        Key::Name(Arc::from(name))
+    }
+}
+
+/// An entry that is found by keys.
+pub(crate) trait Keyed {
+    /// All of them.
+    fn keys(&self) -> Keys;
+}
 
 /// The list.
 ///
-/// **Invariants:** no chunk is empty; `len` is the number of all entries, and `entries_bytes` the
+/// **Invariants:** `entries` has them by numbers that rise in the order of the list, all below
+/// `next`; `numbers` has each key of each entry with the entry's number; `entries_bytes` is the
 /// length of their texts.
 #[derive(Debug, Clone)]
 pub(crate) struct Shared<T> {
-    chunks: Rc<Vec<Chunk<T>>>,
-    len: usize,
+    entries: Tree<u64, Rc<T>>,
+    numbers: Tree<(Key, u64), ()>,
+    next: u64,
     entries_bytes: usize,
 }
 
 impl<T> Default for Shared<T> {
     fn default() -> Self {
-        Shared { chunks: Rc::default(), len: 0, entries_bytes: 0 }
+        Shared { entries: Tree::default(), numbers: Tree::default(), next: 0, entries_bytes: 0 }
     }
 }
 
 impl<T> Shared<T> {
     /// How many entries there are.
     pub(crate) fn len(&self) -> usize {
-        self.len
+        self.entries.len()
     }
 
     /// Whether there is none.
     pub(crate) fn is_empty(&self) -> bool {
-        self.len == 0
+        self.len() == 0
     }
 
     /// The entries, in order.
-    pub(crate) fn iter(&self) -> impl DoubleEndedIterator<Item = &T> + Clone {
-        self.chunks.iter().flat_map(|chunk| chunk.iter()).map(|entry| &**entry)
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &T> + Clone {
+        self.entries.iter().map(|(_, entry)| &**entry)
+    }
+
+    /// The first entry with a key.
+    pub(crate) fn get(&self, key: &Key) -> Option<&T> {
+        self.all(key).next()
+    }
+
+    /// Every entry with a key, in order.
+    pub(crate) fn all<'a>(&'a self, key: &Key) -> impl Iterator<Item = &'a T> + use<'a, T> {
+        self.numbers_of(key).filter_map(|number| self.entries.get(&number)).map(|entry| &**entry)
+    }
+
+    fn numbers_of<'a>(&'a self, key: &Key) -> impl Iterator<Item = u64> + use<'a, T> {
+        let first = (key.clone(), 0);
+        let from = self.numbers.iter_from(&first);
+        from.take_while(move |((key, _), ())| *key == first.0).map(|((_, number), ())| *number)
     }
 
     /// The length of the list's JSON text, in bytes.
@@ -51,135 +97,89 @@ impl<T> Shared<T> {
         self.entries_bytes + self.len().saturating_sub(1) + 2
     }
 
-    /// The entries of both lists without those that they share at their starts and ends.
+    /// The entries of both lists without those that they share, in order.
     pub(super) fn apart<'a>(&'a self, newer: &'a Self) -> (Vec<&'a T>, Vec<&'a T>) {
-        let (before, after) = apart(&self.chunks, &newer.chunks, Rc::ptr_eq);
-        let (before, after) = (entries_of(before), entries_of(after));
-        let (before, after) = apart(&before, &after, |one, other| Rc::ptr_eq(one, other));
-        let plain = |entries: &[&'a Rc<T>]| entries.iter().map(|entry| &***entry).collect();
-        (plain(before), plain(after))
+        let (before, after) = self.entries.apart(&newer.entries);
+        let addresses = |entries: &[&'a (u64, Rc<T>)]| -> HashSet<*const T> {
+            entries.iter().map(|(_, entry)| Rc::as_ptr(entry)).collect()
+        };
+        let without = |entries: &[&'a (u64, Rc<T>)], other: &HashSet<*const T>| -> Vec<&'a T> {
+            let own = entries.iter().filter(|(_, entry)| !other.contains(&Rc::as_ptr(entry)));
+            own.map(|(_, entry)| &**entry).collect()
+        };
+        (without(&before, &addresses(&after)), without(&after, &addresses(&before)))
     }
 }
 
-fn entries_of<T>(chunks: &[Chunk<T>]) -> Vec<&Rc<T>> {
-    chunks.iter().flat_map(|chunk| chunk.iter()).collect()
-}
-
-/// The parts of two slices without what they share at their starts and ends.
-pub(super) fn apart<'a, 'b, T>(
-    mut before: &'a [T],
-    mut after: &'b [T],
-    is_same: impl Fn(&T, &T) -> bool,
-) -> (&'a [T], &'b [T]) {
-    while let ([one, rest_before @ ..], [other, rest_after @ ..]) = (before, after)
-        && is_same(one, other)
-    {
-        (before, after) = (rest_before, rest_after);
-    }
-    while let ([rest_before @ .., one], [rest_after @ .., other]) = (before, after)
-        && is_same(one, other)
-    {
-        (before, after) = (rest_before, rest_after);
-    }
-    (before, after)
-}
-
-impl<T: Serialize + Clone> Shared<T> {
+impl<T: Serialize + Clone + Keyed> Shared<T> {
     /// Adds an entry at the end.
     pub(crate) fn push(&mut self, entry: T) {
-        self.entries_bytes += text_bytes_of(&entry);
-        self.len += 1;
-        let chunks = Rc::make_mut(&mut self.chunks);
-        match chunks.last_mut().filter(|chunk| chunk.len() < CHUNK_ENTRIES_MAX) {
-            Some(chunk) => Rc::make_mut(chunk).push(Rc::new(entry)),
-            None => chunks.push(Rc::new(vec![Rc::new(entry)])),
-        }
+        let number = self.next;
+        self.next += 1;
+        self.set(number, Rc::new(entry));
     }
 
-    /// Removes the first entry that `find` accepts. Returns whether there is one.
-    pub(crate) fn remove(&mut self, find: impl Fn(&T) -> bool) -> bool {
-        let Some((at, place)) = self.place_of(find) else { return false };
-        let chunks = Rc::make_mut(&mut self.chunks);
-        let chunk = Rc::make_mut(&mut chunks[at]);
-        let entry = chunk.remove(place);
-        if chunk.is_empty() {
-            chunks.remove(at);
-        }
-        self.len -= 1;
-        self.entries_bytes -= text_bytes_of(&*entry);
-        true
+    /// Removes the first entry with a key. Returns whether there is one.
+    pub(crate) fn remove(&mut self, key: &Key) -> bool {
+        let number = self.numbers_of(key).next();
+        number.is_some_and(|number| self.take(number).is_some())
     }
 
     /// Keeps the entries for which `is_kept` is true.
     pub(crate) fn retain(&mut self, mut is_kept: impl FnMut(&T) -> bool) {
-        if self.iter().all(&mut is_kept) {
-            return;
+        let gone = self.entries.iter().filter(|(_, entry)| !is_kept(entry)).map(|(number, _)| *number);
+        for number in gone.collect::<Vec<u64>>() {
+            self.take(number);
         }
-        let chunks = Rc::make_mut(&mut self.chunks);
-        for chunk in chunks.iter_mut() {
-            if chunk.iter().all(|entry| is_kept(entry)) {
-                continue;
-            }
-            Rc::make_mut(chunk).retain(|entry| {
-                let keeps = is_kept(entry);
-                if !keeps {
-                    self.len -= 1;
-                    self.entries_bytes -= text_bytes_of(&**entry);
-                }
-                keeps
-            });
-        }
-        chunks.retain(|chunk| !chunk.is_empty());
     }
 
     /// Drops the first `count` entries.
     pub(super) fn drop_first(&mut self, count: usize) {
-        let chunks = Rc::make_mut(&mut self.chunks);
-        let mut left = count;
-        while left > 0 {
-            let chunk = Rc::make_mut(&mut chunks[0]);
-            let dropped = chunk.drain(..left.min(chunk.len()));
-            left -= dropped.len();
-            self.entries_bytes -= dropped.map(|entry| text_bytes_of(&*entry)).sum::<usize>();
-            if chunk.is_empty() {
-                chunks.remove(0);
-            }
+        let first = self.entries.iter().take(count).map(|(number, _)| *number);
+        for number in first.collect::<Vec<u64>>() {
+            self.take(number);
         }
-        self.len -= count;
     }
 
-    /// Changes the first entry that `find` accepts, and returns the result of the change.
-    pub(crate) fn change<R>(
-        &mut self,
-        find: impl Fn(&T) -> bool,
-        change: impl FnOnce(&mut T) -> R,
-    ) -> Option<R> {
-        let (at, place) = self.place_of(find)?;
-        let chunk = Rc::make_mut(&mut Rc::make_mut(&mut self.chunks)[at]);
-        let entry = Rc::make_mut(&mut chunk[place]);
-        self.entries_bytes -= text_bytes_of(entry);
-        let done = change(entry);
-        self.entries_bytes += text_bytes_of(entry);
+    /// Changes the first entry with a key, and returns the result of the change.
+    pub(crate) fn change<R>(&mut self, key: &Key, change: impl FnOnce(&mut T) -> R) -> Option<R> {
+        let number = self.numbers_of(key).next()?;
+        let mut entry = self.take(number)?;
+        let done = change(Rc::make_mut(&mut entry));
+        self.set(number, entry);
         Some(done)
     }
 
-    /// The chunk, and the place in it, of the first entry that `find` accepts.
-    fn place_of(&self, find: impl Fn(&T) -> bool) -> Option<(usize, usize)> {
-        let mut chunks = self.chunks.iter().enumerate();
-        chunks.find_map(|(at, chunk)| Some((at, chunk.iter().position(|entry| find(entry))?)))
+    /// Adds an entry with a number that no other has.
+    fn set(&mut self, number: u64, entry: Rc<T>) {
+        self.entries_bytes += text_bytes_of(&*entry);
+        for key in entry.keys() {
+            self.numbers.insert((key, number), ());
+        }
+        let previous = self.entries.insert(number, entry);
+        assert!(previous.is_none(), "a number belongs to one entry");
+    }
+
+    /// Removes the entry with a number.
+    fn take(&mut self, number: u64) -> Option<Rc<T>> {
+        let entry = self.entries.remove(&number)?;
+        self.entries_bytes -= text_bytes_of(&*entry);
+        for key in entry.keys() {
+            self.numbers.remove(&(key, number));
+        }
+        Some(entry)
     }
 }
 
 impl<T: PartialEq> PartialEq for Shared<T> {
     fn eq(&self, other: &Self) -> bool {
-        let (one, other) = self.apart(other);
-        one == other
+        self.entries.is_same(&other.entries) || (self.len() == other.len() && self.iter().eq(other.iter()))
     }
 }
 
 impl<T: Eq> Eq for Shared<T> {}
 
-impl<T: Serialize + Clone> FromIterator<T> for Shared<T> {
+impl<T: Serialize + Clone + Keyed> FromIterator<T> for Shared<T> {
     fn from_iter<I: IntoIterator<Item = T>>(entries: I) -> Self {
         let mut list = Shared::default();
         for entry in entries {
@@ -195,7 +195,7 @@ impl<T: Serialize> Serialize for Shared<T> {
     }
 }
 
-impl<'de, T: Serialize + Clone + Deserialize<'de>> Deserialize<'de> for Shared<T> {
+impl<'de, T: Serialize + Clone + Keyed + Deserialize<'de>> Deserialize<'de> for Shared<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         Ok(Vec::<T>::deserialize(deserializer)?.into_iter().collect())
     }
@@ -230,6 +230,13 @@ mod tests {
 
     use super::*;
 
+    /// An entry whose number several others may have.
+    impl Keyed for u32 {
+        fn keys(&self) -> Keys {
+            [Key::Id(u64::from(*self)), Key::Parent(*self % 5)].into_iter().collect()
+        }
+    }
+
     proptest! {
         #[test]
         fn a_list_knows_its_length_and_its_copies_stay(
@@ -238,6 +245,7 @@ mod tests {
             let (mut list, mut model) = (Shared::default(), Vec::new());
             for (kind, number) in edits {
                 let (before, was) = (list.clone(), model.clone());
+                let (key, has_key) = (Key::Parent(number % 5), |known: &u32| known % 5 == number % 5);
                 match kind {
                     0 | 1 => {
                         list.push(number);
@@ -248,13 +256,13 @@ mod tests {
                         model.retain(|known| known % 7 != number % 7);
                     }
                     3 if number % 2 == 0 => {
-                        let place = model.iter().position(|known| known % 5 == number % 5);
-                        prop_assert_eq!(list.remove(|known| known % 5 == number % 5), place.is_some());
+                        let place = model.iter().position(has_key);
+                        prop_assert_eq!(list.remove(&key), place.is_some());
                         place.map(|place| model.remove(place));
                     }
                     3 => {
-                        let changed = list.change(|known| *known >= number, |known| *known /= 2);
-                        let known = model.iter_mut().find(|known| **known >= number);
+                        let changed = list.change(&key, |known| *known /= 2);
+                        let known = model.iter_mut().find(|known| has_key(known));
                         prop_assert_eq!(changed.is_some(), known.is_some());
                         if let Some(known) = known {
                             *known /= 2;
@@ -267,10 +275,16 @@ mod tests {
                     }
                 }
                 prop_assert!(list.iter().eq(&model) && before.iter().eq(&was));
+                prop_assert!(list.all(&key).eq(model.iter().filter(|known| has_key(known))));
+                prop_assert_eq!(list.get(&Key::Id(u64::from(number))).copied(), model.iter().copied().find(|&known| known == number));
                 prop_assert_eq!(list == before, model == was);
                 let text = serde_json::to_vec(&list).expect("plain data");
                 prop_assert_eq!(list.text_bytes(), text.len());
                 prop_assert_eq!(serde_json::from_slice::<Shared<u32>>(&text).ok(), Some(list.clone()));
+                // What is apart is what one has and the other has not.
+                let (gone, new) = before.apart(&list);
+                prop_assert!(gone.len() + list.len() == new.len() + before.len());
+                prop_assert!(gone.len() <= was.len() && new.len() <= 1, "{} {}", gone.len(), new.len());
             }
         }
     }

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::paged::Paged;
+use super::tree::Tree;
 use crate::log::Lsn;
 
 /// A snapshot, as the catalog stores it.
@@ -38,8 +38,8 @@ const ENTRIES_PER_HEAD: usize = 128;
 /// The snapshots. Names are unique.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Snapshots {
-    by_name: Paged<Arc<str>, (u64, u64)>,
-    by_lsn: Paged<(u64, Arc<str>), u64>,
+    by_name: Tree<Arc<str>, (u64, u64)>,
+    by_lsn: Tree<(u64, Arc<str>), u64>,
     entries_bytes: usize,
 }
 
@@ -131,12 +131,12 @@ impl Snapshots {
     /// The texts of all pages, in order, within [`texts_bytes_max`](Self::texts_bytes_max). Cost:
     /// one reference for each unchanged page.
     pub(super) fn texts(&self) -> Vec<Arc<[u8]>> {
-        let pages = self.by_lsn.pages();
-        let mut texts: Vec<Arc<[u8]>> = pages.iter().map(|page| Arc::clone(page.text(page_text))).collect();
+        let mut texts = self.by_lsn.page_texts(|entries| page_text(entries));
         if texts.iter().map(|text| text.len()).sum::<usize>() > self.texts_bytes_max() {
             // There are many pages with few entries each, as deletions leave them.
-            let all: Vec<_> = self.by_lsn.iter().map(|(key, &time_ns)| (key.clone(), time_ns)).collect();
-            texts = all.chunks(ENTRIES_PER_HEAD).map(|chunk| Arc::from(page_text(chunk))).collect();
+            let all: Vec<_> = self.by_lsn.iter().collect();
+            let chunks = all.chunks(ENTRIES_PER_HEAD);
+            texts = chunks.map(|chunk| Arc::from(page_text(chunk.iter().copied()))).collect();
         }
         texts
     }
@@ -182,8 +182,8 @@ impl Snapshots {
 }
 
 /// The text of one page.
-fn page_text(entries: &[((u64, Arc<str>), u64)]) -> Vec<u8> {
-    let mut plain = Vec::with_capacity(entries.len() * (ENTRY_BYTES + 16));
+fn page_text<'a>(entries: impl Iterator<Item = (&'a (u64, Arc<str>), &'a u64)>) -> Vec<u8> {
+    let mut plain = Vec::with_capacity(ENTRIES_PER_HEAD * (ENTRY_BYTES + 16));
     for ((lsn, name), time_ns) in entries {
         plain.extend_from_slice(&lsn.to_le_bytes());
         plain.extend_from_slice(&time_ns.to_le_bytes());

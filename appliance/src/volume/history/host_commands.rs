@@ -18,16 +18,8 @@ use crate::volume::catalog::{Catalog, CatalogChange};
 use crate::volume::error::VolumeError;
 use crate::volume::history::event::EventCollector;
 use crate::volume::history::known::Known;
+use crate::volume::history::whose::Whose;
 use crate::volume::pool::Pool;
-
-/// Whose commands count.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::volume) enum Whose {
-    /// Those of all volumes.
-    All,
-    /// Those of one volume.
-    Volume(Uuid),
-}
 
 /// A host's command.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -98,7 +90,7 @@ impl Pool {
     /// Entries on the way are not kept, or cannot be read.
     pub(in crate::volume) async fn count_commands(
         &self,
-        whose: Whose,
+        whose: &Whose,
         from: Lsn,
         commands: i64,
     ) -> Result<Counted, VolumeError> {
@@ -115,7 +107,7 @@ impl Pool {
     /// The log is not kept from its beginning.
     pub(in crate::volume) async fn nth_command(
         &self,
-        whose: Whose,
+        whose: &Whose,
         number: u64,
     ) -> Result<Counted, VolumeError> {
         if number > 0 {
@@ -127,7 +119,7 @@ impl Pool {
         }
     }
 
-    async fn count_forward(&self, whose: Whose, from: Lsn, number: u64) -> Result<Counted, VolumeError> {
+    async fn count_forward(&self, whose: &Whose, from: Lsn, number: u64) -> Result<Counted, VolumeError> {
         let (first, last) = {
             let log = self.log.borrow();
             let geometry = log.geometry();
@@ -152,7 +144,7 @@ impl Pool {
         Ok(Counted::Only(seen))
     }
 
-    async fn count_backward(&self, whose: Whose, from: Lsn, number: u64) -> Result<Counted, VolumeError> {
+    async fn count_backward(&self, whose: &Whose, from: Lsn, number: u64) -> Result<Counted, VolumeError> {
         let mut sequence = self.log.borrow().geometry().sequence_of(from);
         let (mut seen, mut oldest) = (0, from);
         loop {
@@ -192,19 +184,20 @@ impl Pool {
     /// The images whose commands count in a segment.
     pub(in crate::volume) async fn images_in(
         &self,
-        whose: Whose,
+        whose: &Whose,
         sequence: SegmentSeq,
         known: &Known,
     ) -> Result<Images, VolumeError> {
-        let Whose::Volume(uuid) = whose else { return Ok(Images::All) };
-        if let Some(image) = self.only_image_in(uuid, sequence) {
-            return Ok(Images::Some(HashSet::from([image])));
+        let Whose::Volumes(uuids) = whose else { return Ok(Images::All) };
+        let only: Option<HashSet<u32>> =
+            uuids.iter().map(|&uuid| self.only_image_in(uuid, sequence)).collect();
+        if let Some(images) = only {
+            return Ok(Images::Some(images));
         }
         let mut images = HashSet::new();
         self.visit_catalogs(sequence, known, |catalog, _| {
-            images.extend(
-                catalog.volumes.iter().filter(|volume| volume.uuid == uuid).map(|volume| volume.image),
-            );
+            let meant = catalog.volumes.iter().filter(|volume| uuids.contains(&volume.uuid));
+            images.extend(meant.map(|volume| volume.image));
         })
         .await?;
         Ok(Images::Some(images))
@@ -283,7 +276,7 @@ impl Pool {
 }
 
 /// Refuses to count over a range of which nothing is known.
-fn check_holes(known: &Known, after: Lsn, up_to: Lsn) -> Result<(), VolumeError> {
+pub(super) fn check_holes(known: &Known, after: Lsn, up_to: Lsn) -> Result<(), VolumeError> {
     let Some(hole) = known.hole_between(after, up_to) else { return Ok(()) };
     Err(VolumeError::NoSuchPoint {
         point: format!("lsn:{}", hole.start),
@@ -301,6 +294,11 @@ pub(in crate::volume) enum Images {
 }
 
 impl Images {
+    /// Whether there are none.
+    pub(in crate::volume) fn is_empty(&self) -> bool {
+        matches!(self, Images::Some(images) if images.is_empty())
+    }
+
     pub(in crate::volume) fn contains(&self, image: u32) -> bool {
         match self {
             Images::All => true,

@@ -19,7 +19,7 @@ use crate::volume::history::event::{EventCollector, FoundEvent};
 use crate::volume::history::past::see;
 use crate::volume::image::index::{Index, IndexBuilder};
 use crate::volume::info::SynchInfo;
-use crate::volume::manage::operations::VOLUME_BLOCKS_MAX;
+use crate::volume::manage::checks::VOLUME_BLOCKS_MAX;
 
 /// A volume with its rebuilt index.
 pub(crate) struct VolumeView {
@@ -212,7 +212,7 @@ fn generations(catalog: &Catalog, log: &LogView) -> HashMap<u32, Vec<Generation>
     let mut generations: HashMap<u32, Vec<Generation>> = HashMap::new();
     for (place, volume) in catalog.volumes.iter().enumerate() {
         for (depth, generation) in of_volume(catalog, log, volume).into_iter().enumerate() {
-            let catalog::Generation { image, above, up_to } = generation;
+            let catalog::Generation { image, above, up_to, .. } = generation;
             let oldest = oldest_of(catalog, log, up_to);
             let of_image = generations.entry(image).or_default();
             of_image.push(Generation { volume: place, depth, above, up_to, oldest });

@@ -12,10 +12,11 @@ use crate::log::Lsn;
 use crate::log::time::SpanBy;
 use crate::volume::catalog::CatalogVolume;
 use crate::volume::error::VolumeError;
-use crate::volume::history::host_commands::{Counted, Whose};
+use crate::volume::history::host_commands::Counted;
 use crate::volume::history::past::{Boundary, in_hole};
 use crate::volume::history::point::{NamedPoint, Point, split_offset};
 use crate::volume::history::synch_names;
+use crate::volume::history::whose::Whose;
 use crate::volume::info::{PointKind, ResolvedPoint, SnapshotInfo, SynchInfo, VolumeAt};
 use crate::volume::pool::Pool;
 
@@ -81,7 +82,7 @@ impl Pool {
     }
 
     /// The same for one volume, by its present name, or by that which it had last: offsets count
-    /// its host commands, and it must exist at the point.
+    /// its host commands, and it must exist at the point. Of a group, those of its volumes count.
     ///
     /// # Errors
     /// [`VolumeError::NoSuchPoint`] says what exists instead; no volume ever had the name.
@@ -98,11 +99,8 @@ impl Pool {
         named: &NamedPoint,
         volume: Option<&str>,
     ) -> Result<ResolvedPoint, VolumeError> {
-        let whose = match volume {
-            Some(name) => Whose::Volume(self.uuid_of(name).await?),
-            None => Whose::All,
-        };
-        let mut found = match self.locate(named, whose).await {
+        let whose = self.whose(volume).await?;
+        let mut found = match self.locate(named, &whose).await {
             Ok(found) => found,
             Err(error) => return Err(self.with_choices(error, named, None).await),
         };
@@ -119,8 +117,9 @@ impl Pool {
             Ok(catalog) => catalog,
             Err(error) => return Err(self.with_choices(error, named, Some(boundary.lsn)).await),
         };
-        if let (Whose::Volume(uuid), Some(name)) = (whose, volume) {
-            match catalog.volume_with_uuid(uuid) {
+        let of_volume = volume.filter(|name| !self.is_group(name));
+        if let (Whose::Volumes(uuids), Some(name)) = (&whose, of_volume) {
+            match uuids.first().and_then(|&uuid| catalog.volume_with_uuid(uuid)) {
                 None => return Err(self.no_such_volume_then(name, &catalog, &named.text).await),
                 Some(then) if then.name != name => {
                     found.notes.push(format!("volume '{name}' had the name '{}' then", then.name));
@@ -217,7 +216,7 @@ impl Pool {
     }
 
     /// The position that a point names, before it is moved to the end of a command.
-    async fn locate(&self, named: &NamedPoint, whose: Whose) -> Result<Located, VolumeError> {
+    async fn locate(&self, named: &NamedPoint, whose: &Whose) -> Result<Located, VolumeError> {
         let no_such = |reason: String| VolumeError::NoSuchPoint { point: named.text.clone(), reason };
         let (mut base, mut commands) = (&named.point, 0_i64);
         while let Point::Offset { from, commands: more } = base {
@@ -390,7 +389,7 @@ impl Pool {
             self.visit_catalogs(sequence, &known, |catalog, lsn| {
                 if lsn > born && found.is_none() && seen < CREATING_EVENTS_MAX {
                     seen += 1;
-                    found = catalog.volumes.iter().any(|then| then.uuid == volume.uuid).then_some(lsn);
+                    found = catalog.volume_with_uuid(volume.uuid).map(|_| lsn);
                 }
             })
             .await?;

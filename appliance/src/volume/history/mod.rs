@@ -8,10 +8,14 @@
 //! | `past` | what a point is, which volumes there were, and the index of an image there |
 //! | `stretches` | which points can be opened, and the nearest ones |
 //! | `host_commands` | host commands of the log, and counting them |
+//! | `whose` | whose commands and marks a name stands for |
+//! | `members` | the volumes that a volume's or a group's name stands for at a point |
 //! | `deleted` | volumes that no longer exist |
 //! | `time_line` | the time line: marks, gaps, what hosts wrote |
 //! | `plan` | what a restore would read from where |
 //! | `point_info` | what the pool tells about points |
+//! | `anchor_check` | compares an opening from an anchor with a scan |
+//! | `anchored` | opening a point from an anchor |
 //! | `known` | the entries of a segment, from the device and the archive together |
 //! | `known_content` | what is known of a segment |
 //! | `volume_then`, `past_volume` | a volume in the catalog of a position, and with its index there |
@@ -21,8 +25,9 @@
 //! | `walk` | the state of a volume at a position, moved along the log |
 //! | `walk_check` | compares a walk with a scan |
 //! | `event` | events in the log, and their texts |
-//! | `clone` | makes a new volume from a point of a volume |
-//! | `roll_back` | rolls a volume back in place |
+//! | `clone` | makes new volumes from a point of volumes, in one change |
+//! | `roll_back` | rolls a volume, or those of a group, back in place, in one change |
+//! | `roll_back_info` | what a roll-back tells |
 //! | `reset` | sets a clone to another point of its origin |
 //! | `synchs` | the synchs that can be restored |
 //! | `synch_table` | synchs in memory: compact, in pages that copies share |
@@ -32,6 +37,8 @@
 //! | `clock` | the clock of the log and that of the machine |
 //! | `inspect` | the history of a pool that is not open |
 
+pub(in crate::volume) mod anchor_check;
+mod anchored;
 pub(in crate::volume) mod clock;
 pub(in crate::volume) mod clone;
 pub(in crate::volume) mod commands;
@@ -44,6 +51,7 @@ pub(crate) mod inspect;
 pub(in crate::volume) mod known;
 pub(in crate::volume) mod known_content;
 mod locate;
+pub(in crate::volume) mod members;
 pub(in crate::volume) mod past;
 pub(in crate::volume) mod past_volume;
 mod plan;
@@ -52,7 +60,8 @@ pub(in crate::volume) mod point_info;
 pub(in crate::volume) mod point_time;
 pub(in crate::volume) mod reigns;
 mod reset;
-mod roll_back;
+pub(in crate::volume) mod roll_back;
+pub(in crate::volume) mod roll_back_info;
 pub(in crate::volume) mod stretches;
 mod synch_details;
 pub(in crate::volume) mod synch_names;
@@ -63,3 +72,4 @@ mod times;
 pub(in crate::volume) mod volume_then;
 pub(in crate::volume) mod walk;
 pub(in crate::volume) mod walk_check;
+pub(in crate::volume) mod whose;

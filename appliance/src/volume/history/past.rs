@@ -2,13 +2,15 @@
 //!
 //! The entries at or before LSN P determine the state at P. An index at P is built by scanning
 //! backward from P, where the first entry found for a block wins (R28, R29), over at most W+1
-//! segments for each generation of a clone (R30); the count is asserted and reported.
+//! segments for each generation of a clone (R30); the count is asserted and reported. The scan of a
+//! large working set ends at an anchor, which has everything older (`anchored`).
 //!
 //! *Unreadable entries** are looked up in the archive (`known`). If neither the device nor the
 //! archive has them, nothing is guessed: older mappings of an index are not certain, which the
 //! report says; a point that may be in the unknown range is refused; a catalog that may have been
 //! replaced in it is reported.
 
+use crate::archive::service::AnchorRead;
 use crate::log::format::EntryKind;
 use crate::log::reader::{LsnRange, PlacedEntry};
 use crate::log::{Lsn, SegmentSeq};
@@ -37,6 +39,10 @@ pub(in crate::volume) struct ScanReport {
     /// Whether the image itself may have entries at or before the point: some were seen, or not all
     /// segments since its birth were read.
     pub(in crate::volume) is_written: bool,
+    /// The position of the anchor that was used, if there was one.
+    pub(in crate::volume) anchor_lsn: Option<Lsn>,
+    /// How many bytes of anchors were read.
+    pub(in crate::volume) anchor_bytes: u64,
     /// For the lookup of what a volume inherited: its progress.
     pub(in crate::volume) loading: Option<Loading>,
 }
@@ -170,7 +176,7 @@ impl Pool {
     /// Whether a range left the primary device without having been archived. Ranges that the device
     /// has lost count as uncertain instead, which refuses only the blocks that may have been in
     /// them.
-    fn is_in_gap(&self, hole: LsnRange) -> bool {
+    pub(in crate::volume) fn is_in_gap(&self, hole: LsnRange) -> bool {
         let catalog = &self.state.borrow().catalog;
         let has =
             |ranges: &[LsnRange]| ranges.iter().any(|range| range.start < hole.end && range.end > hole.start);
@@ -196,7 +202,8 @@ impl Pool {
     }
 
     /// Feeds a builder with the entries of an image at or before `lsn`, newest first, and then with
-    /// those of its ancestors.
+    /// those of its ancestors. If there is a usable anchor of one of them, it takes the place of
+    /// everything older.
     pub(in crate::volume) async fn scan_generations(
         &self,
         catalog: &Catalog,
@@ -206,40 +213,76 @@ impl Pool {
         report: &mut ScanReport,
         nowhere: Nowhere,
     ) -> Result<(), VolumeError> {
-        for generation in catalog.generations(image, lsn, |at| self.window_before(at)) {
-            let entries_of = self.scan_image(generation, builder, report, nowhere).await?;
+        let generations = catalog.generations(image, lsn, |at| self.window_before(at));
+        for (depth, generation) in generations.iter().enumerate() {
+            let entries_of = self.scan_image(&generations[depth..], builder, report, nowhere).await?;
+            let is_anchored = report.anchor_lsn.is_some();
             if generation.image == image {
                 let is_all = self.window_before(lsn) <= generation.above;
-                report.is_written = entries_of > 0 || !is_all || report.uncertain_below.0 > 0;
+                // Images that were never written have no anchors.
+                report.is_written = entries_of > 0 || !is_all || report.uncertain_below.0 > 0 || is_anchored;
+            }
+            if is_anchored {
+                break;
             }
             builder.begin_parent();
         }
         Ok(())
     }
 
-    /// Feeds one generation. Returns how many of its entries were found.
+    /// Feeds the first of these generations; the others are its ancestors. Returns how many of its
+    /// entries were found. If the report has an anchor afterwards, the ancestors are not needed.
     pub(in crate::volume) async fn scan_image(
         &self,
-        generation: Generation,
+        generations: &[Generation],
         builder: &mut IndexBuilder,
         report: &mut ScanReport,
         nowhere: Nowhere,
     ) -> Result<u64, VolumeError> {
-        let Generation { image, above: born, up_to: lsn } = generation;
-        let geometry = self.log.borrow().geometry();
-        let newest = geometry.sequence_of(lsn);
-        let working_set = self.working_set_at(newest);
-        let bound = working_set + 1;
+        let Some(&Generation { image, above: born, up_to, .. }) = generations.first() else { return Ok(0) };
+        let segments = self.segments_between(born, up_to);
+        let bound = self.working_set_at(SegmentSeq(*segments.end())) + 1;
         report.segments_bound = report.segments_bound.max(bound);
         // Read at most W+1 segments that end at P, and none from before the image's birth.
-        let oldest = SegmentSeq(*self.segments_between(born, lsn).start());
-        let (mut touched, mut entries_of) = (0, 0);
+        let oldest = SegmentSeq(*segments.start());
+        let mut scan = Scan { image, lsn: up_to, oldest, nowhere, last: None, touched: 0, entries_of: 0 };
+        let mut up_to = up_to;
+        for anchor in self.anchors_for(generations, builder).await {
+            let head = self.begin_anchor(anchor.id, AnchorRead::Head(anchor.parts))?;
+            self.scan_stretch(&mut scan, (anchor.id.lsn, up_to), builder, report).await?;
+            up_to = anchor.id.lsn;
+            if self.take_anchor(&anchor, head, builder, report).await {
+                break;
+            }
+        }
+        if report.anchor_lsn.is_none() {
+            self.scan_stretch(&mut scan, (born, up_to), builder, report).await?;
+        }
+        assert!(scan.touched <= bound, "a scan stays within W+1 segments");
+        report.segments_touched = report.segments_touched.max(scan.touched);
+        Ok(scan.entries_of)
+    }
+
+    /// Feeds the entries of an image after one position, and at or before another.
+    async fn scan_stretch(
+        &self,
+        scan: &mut Scan,
+        (above, up_to): (Lsn, Lsn),
+        builder: &mut IndexBuilder,
+        report: &mut ScanReport,
+    ) -> Result<(), VolumeError> {
+        if above >= up_to {
+            return Ok(());
+        }
+        let geometry = self.log.borrow().geometry();
+        let newest = geometry.sequence_of(up_to);
+        let oldest = scan.oldest.max(geometry.sequence_of(above.plus(1))).min(newest);
         let mut ahead = Ahead::new(newest, oldest);
         for sequence in (oldest.0..=newest.0).rev().map(SegmentSeq) {
             let known = match self.next_known(sequence, &mut ahead).await {
-                Err(VolumeError::NoSuchPoint { .. }) if nowhere == Nowhere::Skip => continue,
+                Err(VolumeError::NoSuchPoint { .. }) if scan.nowhere == Nowhere::Skip => continue,
                 Err(VolumeError::NoSuchPoint { .. })
-                    if nowhere == Nowhere::Hole && !self.may_come_back(sequence) =>
+                    if scan.nowhere == Nowhere::Hole && !self.may_come_back(sequence) =>
                 {
                     Known::nothing(LsnRange {
                         start: geometry.first_lsn(sequence),
@@ -248,31 +291,18 @@ impl Pool {
                 }
                 known => known?,
             };
-            touched += 1;
-            assert!(touched <= bound, "a scan stays within W+1 segments");
-            known.entries.visit_backward(lsn, |placed| {
+            // Two stretches may share a segment.
+            scan.touched += u64::from(scan.last.replace(sequence) != Some(sequence));
+            known.entries.visit_backward(up_to, |placed| {
                 report.entries_scanned += 1;
-                if placed.entry.image().0 == image && placed.lsn > born {
+                if placed.entry.image().0 == scan.image && placed.lsn > above {
                     see(builder, &placed);
-                    entries_of += 1;
+                    scan.entries_of += 1;
                 }
-                placed.lsn > born
+                placed.lsn > above
             });
-            if let Some(hole) = known.hole_between(born, lsn) {
-                // A range that left the device unarchived is not damage: such a point is refused.
-                // An existing volume serves what is not in the range.
-                if nowhere != Nowhere::Hole && self.is_in_gap(hole) {
-                    if nowhere == Nowhere::Skip {
-                        continue;
-                    }
-                    return Err(self.gone(sequence));
-                }
-                let problem = format!(
-                    "the records at LSN {} to {} are not known; what is older in images that they may have changed is not served. Points before them are whole",
-                    hole.start, hole.end
-                );
-                self.note_problem(problem);
-                report.uncertain_below = report.uncertain_below.max(hole.end.min(lsn.plus(1)));
+            if let Some(hole) = known.hole_between(above, up_to) {
+                self.note_hole(scan, sequence, hole, report)?;
             }
             if let Some(loading) = &mut report.loading {
                 loading.read += 1;
@@ -283,9 +313,45 @@ impl Pool {
             }
             yield_now().await;
         }
-        report.segments_touched = report.segments_touched.max(touched);
-        Ok(entries_of)
+        Ok(())
     }
+
+    /// Notes that entries of a scan are not known.
+    fn note_hole(
+        &self,
+        scan: &Scan,
+        sequence: SegmentSeq,
+        hole: LsnRange,
+        report: &mut ScanReport,
+    ) -> Result<(), VolumeError> {
+        // A range that left the device unarchived is not damage: such a point is refused. An existing
+        // volume serves what is not in the range.
+        if scan.nowhere != Nowhere::Hole && self.is_in_gap(hole) {
+            return if scan.nowhere == Nowhere::Skip { Ok(()) } else { Err(self.gone(sequence)) };
+        }
+        self.note_problem(format!(
+            "the records at LSN {} to {} are not known; what is older in images that they may have changed is not served. Points before them are whole",
+            hole.start, hole.end
+        ));
+        report.uncertain_below = report.uncertain_below.max(hole.end.min(scan.lsn.plus(1)));
+        Ok(())
+    }
+}
+
+/// The scan of a generation.
+struct Scan {
+    image: u32,
+    /// Its newest position.
+    lsn: Lsn,
+    /// The oldest segment that it may read.
+    oldest: SegmentSeq,
+    nowhere: Nowhere,
+    /// The segment that was read last.
+    last: Option<SegmentSeq>,
+    /// How many segments were read.
+    touched: u64,
+    /// How many entries of the image were found.
+    entries_of: u64,
 }
 
 /// The error for a point that may be in an unknown range.

@@ -1,8 +1,7 @@
 //! What a restore would read from where, before anything is done.
 //!
 //! The plan of an exact count builds the index of the point, as opening it would, and throws it
-//! away
-//! again in pieces: it reads entries, and a few blocks to measure the archive, and changes nothing.
+//! away again in pieces: it reads entries, and a few blocks to measure the archive, and changes nothing.
 //! A quick plan reads only the catalog of the point.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,6 +17,7 @@ use crate::volume::history::point::NamedPoint;
 use crate::volume::history::point_info::{Place, PlaceBytes, PlanEstimate, PlanSegment, RestorePlan};
 use crate::volume::image::free::free;
 use crate::volume::image::index::{Index, Mapping};
+use crate::volume::info::ResolvedPoint;
 use crate::volume::pool::Pool;
 
 /// Leaves of the index that one turn of the reactor visits.
@@ -48,29 +48,53 @@ impl Pool {
         point: impl Into<NamedPoint>,
         quick: bool,
     ) -> Result<RestorePlan, VolumeError> {
-        let named = point.into();
-        let at = self.resolve_for(&named, None).await?;
+        let (_, mut plans) = self.restore_plans(volume.clone(), point, quick).await?;
+        plans.pop().ok_or(VolumeError::NoSuchVolume { name: volume })
+    }
+
+    /// The same for a volume, or for each volume of a group; with the name of the group.
+    ///
+    /// # Errors
+    /// As for opening the point.
+    pub async fn restore_plans(
+        self: Rc<Self>,
+        name: String,
+        point: impl Into<NamedPoint>,
+        quick: bool,
+    ) -> Result<(Option<String>, Vec<RestorePlan>), VolumeError> {
+        let (at, members) = self.members_at(&name, &point.into()).await?;
+        let mut plans = Vec::with_capacity(members.volumes.len());
+        for source in &members.volumes {
+            plans.push(self.plan_of(source, &members.catalog, at.clone(), quick).await?);
+        }
+        Ok((members.group, plans))
+    }
+
+    /// The plan for a volume of the catalog at a point.
+    async fn plan_of(
+        &self,
+        source: &CatalogVolume,
+        catalog: &Catalog,
+        at: ResolvedPoint,
+        quick: bool,
+    ) -> Result<RestorePlan, VolumeError> {
         let at_lsn = Lsn(at.lsn);
-        let catalog = self.catalog_at(at_lsn).await?;
-        let Some(source) = catalog.volume(&volume).cloned() else {
-            return Err(self.no_such_volume_then(&volume, &catalog, &named.text).await);
-        };
         let shared = self.share_index(source.image, at_lsn);
         let unchanged = shared.is_some();
         let began_ns = self.monotonic_ns();
-        let (mut scanned, mut uncertain_below) = (0, Lsn(0));
+        let (mut scanned, mut uncertain_below, mut anchor) = (0, Lsn(0), None);
         let index = match shared {
             Some(index) => Some(index),
             None if quick => None,
             None => {
-                let (index, report) = self.index_at(&catalog, &source, at_lsn).await?;
+                let (index, report) = self.index_at(catalog, source, at_lsn).await?;
                 (scanned, uncertain_below) = (report.entries_scanned, report.uncertain_below);
+                anchor = report.anchor_lsn.map(|lsn| (lsn, report.anchor_bytes));
                 Some(index)
             }
         };
         let open_s = self.monotonic_ns().saturating_sub(began_ns) as f64 / 1e9;
-        let mut segments =
-            if unchanged { BTreeSet::new() } else { self.windows_of(&catalog, &source, at_lsn) };
+        let mut segments = if unchanged { BTreeSet::new() } else { self.windows_of(catalog, source, at_lsn) };
         let mut mapped = Mapped { uncertain_below, ..Mapped::default() };
         if let Some(index) = &index {
             mapped = self.count_mapped(index, mapped).await;
@@ -81,7 +105,7 @@ impl Pool {
             free(index).await;
         }
         let mut plan = RestorePlan {
-            volume,
+            volume: source.name.clone(),
             point: at,
             size_bytes: source.size_blocks * BLOCK_BYTES as u64,
             mapped_bytes,
@@ -90,11 +114,14 @@ impl Pool {
             primary: PlaceBytes::default(),
             archive: PlaceBytes::default(),
             uncertain_bytes: mapped.uncertain * BLOCK_BYTES as u64,
+            anchor_lsn: None,
+            anchor_bytes: 0,
             segments: Vec::new(),
             estimate: PlanEstimate { open_s: None, hydrate_s: None, basis: String::new() },
         };
         for sequence in segments {
-            let is_read = !unchanged;
+            // An anchor has what is older, but it names the record before it.
+            let is_read = !unchanged && anchor.is_none_or(|(lsn, _)| sequence >= self.sequence_of(lsn));
             let segment = self.plan_segment(sequence, mapped.blocks.get(&sequence).copied(), is_read);
             let RestorePlan { primary, archive, .. } = &mut plan;
             match segment.place {
@@ -109,6 +136,8 @@ impl Pool {
         }
         plan.segments.truncate(SEGMENTS_MAX);
         let measured = self.measure_archive(&mapped.archived).await;
+        plan.anchor_lsn = anchor.map(|(lsn, _)| lsn.0);
+        plan.anchor_bytes = anchor.map_or(0, |(_, bytes)| bytes);
         plan.estimate = estimate(&plan, quick, scanned, open_s, measured);
         Ok(plan)
     }
@@ -180,6 +209,10 @@ impl Pool {
         measured
     }
 
+    fn sequence_of(&self, lsn: Lsn) -> SegmentSeq {
+        self.log.borrow().geometry().sequence_of(lsn)
+    }
+
     fn monotonic_ns(&self) -> u64 {
         self.log.borrow().environment().clock.monotonic_ns()
     }
@@ -208,8 +241,11 @@ fn estimate(plan: &RestorePlan, quick: bool, scanned: u64, open_s: f64, measured
     } else if quick {
         "nothing was read, so the time to open is not known".to_owned()
     } else {
+        let anchor = plan.anchor_lsn.map_or_else(String::new, |lsn| {
+            format!(" and {} KiB of the anchor at lsn:{lsn}", plan.anchor_bytes >> 10)
+        });
         format!(
-            "the {scanned} entries were read now, in {open_s:.3} s; what the caches keep is read faster next time"
+            "the {scanned} entries{anchor} were read now, in {open_s:.3} s; what the caches keep is read faster next time"
         )
     };
     let rate = measured.bytes as f64 / (measured.elapsed_ns.max(1) as f64 / 1e9);

@@ -191,6 +191,12 @@ pub struct RestorePlan {
     pub archive: PlaceBytes,
     /// Bytes that are certain nowhere: those blocks would read as media errors.
     pub uncertain_bytes: u64,
+    /// The anchor from which the index was built; `None`: from entries alone, or it was not built.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub anchor_lsn: Option<u64>,
+    /// Bytes of anchors read.
+    #[serde(default)]
+    pub anchor_bytes: u64,
     /// The segments, oldest first; at most 10,000.
     pub segments: Vec<PlanSegment>,
     /// The time.

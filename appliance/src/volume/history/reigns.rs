@@ -20,22 +20,35 @@ pub(in crate::volume) struct Reign {
     pub(in crate::volume) up_to: Lsn,
 }
 
+impl Reign {
+    /// Whether a position is in it.
+    pub(in crate::volume) fn covers(&self, lsn: Lsn) -> bool {
+        self.after < lsn && lsn <= self.up_to
+    }
+}
+
 impl Pool {
     /// A volume at a position.
     ///
     /// # Errors
-    /// It did not exist there; those of reading the catalog.
+    /// It did not exist there, or that cannot be read; those of reading the catalog.
     pub(in crate::volume) async fn volume_then(
         &self,
         uuid: Uuid,
         at: Lsn,
     ) -> Result<(VolumeThen, Catalog), VolumeError> {
-        let catalog = self.catalog_at(at).await?;
+        let (catalog, is_whole) = self.find_catalog(at).await?;
+        // What cannot be read is not what never was.
+        let why = if is_whole {
+            "did not exist there"
+        } else {
+            "is not found there, because changes of the catalog before it cannot be read now"
+        };
         match VolumeThen::of(&catalog, uuid) {
             Some(then) => Ok((then, catalog)),
             None => Err(VolumeError::NoSuchPoint {
                 point: format!("lsn:{at}"),
-                reason: format!("the volume with the UUID {uuid} did not exist there"),
+                reason: format!("the volume with the UUID {uuid} {why}"),
             }),
         }
     }
@@ -52,7 +65,6 @@ impl Pool {
     ) -> Result<Vec<Reign>, VolumeError> {
         let newest = Lsn(self.log.borrow().head_lsn().0.saturating_sub(1));
         let now = VolumeThen::of(&self.state.borrow().catalog, then.uuid);
-        // A volume that is deleted now had its last image, as far as this is known here.
         if now.is_none_or(|now| now.continues(then)) {
             return Ok(vec![Reign { image: then.image, after: then.born, up_to: newest }]);
         }

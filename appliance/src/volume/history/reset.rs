@@ -8,7 +8,7 @@ use std::rc::Rc;
 use uuid::Uuid;
 
 use crate::log::{ImageId, Lsn, recovery};
-use crate::volume::catalog::{Catalog, CatalogVolume};
+use crate::volume::catalog::{Catalog, CatalogImage, CatalogVolume};
 use crate::volume::error::VolumeError;
 use crate::volume::history::point::{NamedPoint, Point};
 use crate::volume::image::rebase::RebaseKind;
@@ -28,6 +28,9 @@ pub(in crate::volume) struct Origin {
     pub(in crate::volume) catalog: Catalog,
     /// The volume there.
     pub(in crate::volume) volume: CatalogVolume,
+    /// The clone's image that began there, and after which position.
+    image: u32,
+    born: Lsn,
 }
 
 impl Pool {
@@ -48,11 +51,16 @@ impl Pool {
         let point = point.unwrap_or_else(|| Point::Lsn(origin.lsn.0).into());
         let at = Rc::clone(&self).resolve(point).await?;
         let to = if at.lsn == origin.lsn.0 {
-            self.state_of(origin.catalog, &origin.volume, origin.lsn).await?.0
+            // What it was made from may have had another size and the same contents.
+            let size_blocks = self.size_at_birth(&origin).await?;
+            let mut to = self.state_of(origin.catalog, &origin.volume, origin.lsn).await?.0;
+            to.size_blocks = size_blocks.unwrap_or(to.size_blocks);
+            to
         } else {
             self.past_state(origin.volume.uuid, &at).await?.0
         };
-        let done = self.rebase(id, &to, RebaseKind::Reset, |_, _| {
+        let moves = [(id, to)];
+        let done = self.rebase(&moves, RebaseKind::Reset, |_, _| {
             self.check_not_expired(expiries, format_args!("{} was being opened", at.point))
         });
         let done = done.await?;
@@ -89,28 +97,55 @@ impl Pool {
         uuid: Uuid,
         name: &str,
     ) -> Result<Origin, VolumeError> {
-        let mut parent = self.parent_of(id);
+        let mut young = self.image_of(id);
         for _ in 0..ROLL_BACKS_MAX {
-            let Some(ImageParent { image, lsn }) = parent else { break };
+            let Some(CatalogImage { id, parent: Some(parent), born_lsn, .. }) = young else { break };
+            let ImageParent { image, lsn } = parent;
             let lsn = Lsn(lsn);
             let catalog = self.catalog_at(lsn).await?;
-            let Some(volume) = catalog.volumes.iter().find(|volume| volume.image == image).cloned() else {
+            let Some(volume) = catalog.volume_of_image(image).cloned() else {
                 break;
             };
             if volume.uuid != uuid {
-                return Ok(Origin { lsn, catalog, volume });
+                return Ok(Origin { lsn, catalog, volume, image: id, born: Lsn(born_lsn) });
             }
             // It was rolled back, or recovered: its own earlier image.
-            parent = catalog.image(image).and_then(|image| image.parent);
+            young = catalog.image(image).cloned();
         }
         let reason = format!("'{name}' is not a clone: it did not begin with the state of another volume");
         Err(VolumeError::Invalid { what: "volume", reason })
     }
 
-    /// The parent of a volume's image, whether it still needs it or not.
-    fn parent_of(&self, id: VolumeId) -> Option<ImageParent> {
+    /// The image of a volume, with its parent, whether it still needs that or not.
+    fn image_of(&self, id: VolumeId) -> Option<CatalogImage> {
         let state = self.state.borrow();
         let image = state.volumes.get(id)?.image();
-        state.catalog.image(image.0)?.parent
+        state.catalog.image(image.0).cloned()
+    }
+
+    /// The size that a clone had when it began; `None` if that is not known any more.
+    async fn size_at_birth(&self, origin: &Origin) -> Result<Option<u64>, VolumeError> {
+        let sequence = self.log.borrow().geometry().sequence_of(origin.born);
+        // The change is in this segment or begins the next one.
+        for sequence in [sequence, sequence.next()] {
+            let known = match self.known_of(sequence).await {
+                Err(VolumeError::NoSuchPoint { .. }) => return Ok(None),
+                known => known?,
+            };
+            let mut size_blocks = None;
+            self.visit_catalogs(sequence, &known, |catalog, _| {
+                let is_born =
+                    catalog.image(origin.image).is_some_and(|known| known.born_lsn == origin.born.0);
+                if is_born && size_blocks.is_none() {
+                    let volume = catalog.volumes.iter().find(|volume| volume.image == origin.image);
+                    size_blocks = volume.map(|volume| volume.size_blocks);
+                }
+            })
+            .await?;
+            if size_blocks.is_some() {
+                return Ok(size_blocks);
+            }
+        }
+        Ok(None)
     }
 }

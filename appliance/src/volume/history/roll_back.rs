@@ -1,14 +1,12 @@
-//! Rolls a volume back in place: from now on it shows, and goes on from, its state at a point of
-//! the
-//! past.
+//! Rolls volumes back in place: from now on they show, and go on from, their state at a point of the
+//! past. The volumes of a group change together, at one position; one volume is a group of one.
 //!
 //! **What a host sees.** The same namespace, with other contents, from one command to the next. A
 //! command that was submitted before the change belongs to the old state, every later one to the
-//! new
-//! state. What a host keeps in its caches is not known here, so the caller refuses while a host is
+//! new state. What a host keeps in its caches is not known here, so the caller refuses while a host is
 //! connected, unless the operator insists.
 //!
-//! **What stays.** The state before is named by a snapshot that is made in the same change of the
+//! **What stays.** The state before is named by one snapshot that is made in the same change of the
 //! catalog, so it stays reachable, and rolling back to it undoes the roll-back.
 //!
 //! **Costs.** The index at the point is built before anything changes. The change is one event.
@@ -23,11 +21,13 @@ use uuid::Uuid;
 use crate::log::{Log, Lsn, recovery};
 use crate::volume::catalog::{Catalog, CatalogSnapshot, CatalogVolume};
 use crate::volume::error::VolumeError;
+use crate::volume::history::members::Members;
 use crate::volume::history::past::ScanReport;
-use crate::volume::history::point::{NamedPoint, Point};
+use crate::volume::history::point::NamedPoint;
+use crate::volume::history::roll_back_info::{RollBackInfo, RollBacks, RolledBack};
 use crate::volume::image::rebase::{PastState, RebaseKind};
-use crate::volume::info::{ResolvedPoint, RollBackInfo};
-use crate::volume::manage::operations::NAME_BYTES_MAX;
+use crate::volume::info::ResolvedPoint;
+use crate::volume::manage::checks::NAME_BYTES_MAX;
 use crate::volume::pool::Pool;
 use crate::volume::request::VolumeId;
 
@@ -35,34 +35,85 @@ use crate::volume::request::VolumeId;
 const SNAPSHOT_PREFIX: &str = "before-roll-back-of-";
 
 impl Pool {
-    /// Rolls a volume back to a point. The volume is followed through time by its UUID. `forced`:
-    /// also if blocks of the point's state are only in an archive that does not answer; they can be
-    /// read when it does. The caller hydrates the volume ([`hydrate`](Self::hydrate)).
+    /// Rolls a volume back to a point: [`roll_back_members`](Self::roll_back_members) of one.
     ///
     /// # Errors
-    /// No such volume, or it did not exist at the point; a point that does not exist; an archive
-    /// that does not answer; no room; a failed pool. Nothing has changed then.
+    /// As there.
     pub async fn roll_back(
         self: Rc<Self>,
         volume: String,
         point: impl Into<NamedPoint>,
         forced: bool,
     ) -> Result<RollBackInfo, VolumeError> {
-        let started = Instant::now();
-        let (id, uuid) = self.identity_of(&volume)?;
-        self.refuse_session_clone(uuid)?;
+        let done = Rc::clone(&self).roll_back_members(volume.clone(), point, forced).await?;
+        done.into_first().ok_or(VolumeError::NoSuchVolume { name: volume })
+    }
+
+    /// Rolls a volume, or all volumes of a group, back to a point, in one change. Volumes are
+    /// followed through time by their UUIDs. `forced`: also if blocks of the point's state are only
+    /// in an archive that does not answer; they can be read when it does. The caller hydrates the
+    /// volumes ([`hydrate`](Self::hydrate)).
+    ///
+    /// # Errors
+    /// No such volume or group, or one that did not exist at the point; a point that does not exist;
+    /// an archive that does not answer; no room; a failed pool. Nothing has changed then.
+    pub async fn roll_back_members(
+        self: Rc<Self>,
+        name: String,
+        point: impl Into<NamedPoint>,
+        forced: bool,
+    ) -> Result<RollBacks, VolumeError> {
         let expiries = self.expiries();
-        let at = Rc::clone(&self).resolve(point).await?;
-        let (to, report) = self.past_state(uuid, &at).await?;
-        if !forced {
-            self.check_reachable(&volume, &to)?;
+        let (at, members) = self.present_members_at(&name, &point.into()).await?;
+        for volume in &members.volumes {
+            self.refuse_session_clone(volume.uuid)?;
+        }
+        self.roll_back_to(at, members, forced, expiries).await
+    }
+
+    /// The present names of the volumes that a roll-back of a volume or a group to a point is for.
+    ///
+    /// # Errors
+    /// Those of the roll-back.
+    pub async fn roll_back_targets(
+        self: Rc<Self>,
+        name: String,
+        point: NamedPoint,
+    ) -> Result<Vec<String>, VolumeError> {
+        if !self.is_group(&name) {
+            return Ok(vec![name]);
+        }
+        let (_, members) = self.present_members_at(&name, &point).await?;
+        let state = self.state.borrow();
+        let now = members.volumes.iter().filter_map(|then| state.catalog.volume_with_uuid(then.uuid));
+        Ok(now.map(|volume| volume.name.clone()).collect())
+    }
+
+    /// Rolls volumes back to the point at which they are given.
+    pub(in crate::volume) async fn roll_back_to(
+        &self,
+        at: ResolvedPoint,
+        members: Members,
+        forced: bool,
+        expiries: u64,
+    ) -> Result<RollBacks, VolumeError> {
+        let started = Instant::now();
+        let Members { catalog, group, volumes } = members;
+        let (mut moves, mut reports) = (Vec::new(), Vec::new());
+        for volume in &volumes {
+            let id = self.id_with_uuid(volume.uuid, &volume.name)?;
+            let (to, report) = self.state_of(catalog.clone(), volume, Lsn(at.lsn)).await?;
+            if !forced {
+                self.check_reachable(&volume.name, &to)?;
+            }
+            moves.push((id, to));
+            reports.push(report);
         }
         let mut before = None;
-        let done = self.rebase(id, &to, RebaseKind::RollBack, |catalog, _| {
+        let done = self.rebase(&moves, RebaseKind::RollBack, |catalog, _| {
             self.check_not_expired(expiries, format_args!("{} was being opened", at.point))?;
-            let entry = catalog.volume_with_uuid(uuid);
-            let name = entry.map(|known| known.name.clone());
-            let name = name.ok_or_else(|| VolumeError::NoSuchVolume { name: volume.clone() })?;
+            let first = volumes.first().and_then(|first| catalog.volume_with_uuid(first.uuid));
+            let name = group.as_ref().or(first.map(|first| &first.name)).cloned().unwrap_or_default();
             let snapshot = snapshot_before(catalog, &self.log.borrow(), &name);
             catalog.add_snapshot(&snapshot);
             before = Some(snapshot);
@@ -70,25 +121,44 @@ impl Pool {
         });
         let done = done.await?;
         let before = before.expect("the change that was made has made it");
-        tracing::warn!(
-            volume,
-            point = at.point,
-            lsn = at.lsn,
-            before = %before.name,
-            "the volume was rolled back; the snapshot names its state before"
-        );
+        for (id, _) in &moves {
+            tracing::warn!(
+                volume = self.volume(*id).map(|volume| volume.name),
+                point = at.point,
+                lsn = at.lsn,
+                before = %before.name,
+                "the volume was rolled back; the snapshot names its state before"
+            );
+        }
         recovery::stable(&self.log, done.lsn.plus(1)).await?;
-        Ok(RollBackInfo {
-            volume: self.volume(id).ok_or(VolumeError::NoSuchVolume { name: volume })?,
+        let mut rolled = Vec::with_capacity(moves.len());
+        for (((id, to), report), inherited_blocks) in moves.iter().zip(reports).zip(done.inherited_blocks) {
+            rolled.push(RolledBack {
+                volume: self.volume(*id).ok_or_else(|| gone(*id))?,
+                resident_blocks: to.index.mapped() - inherited_blocks,
+                inherited_blocks,
+                segments_touched: report.segments_touched,
+                segments_bound: report.segments_bound,
+                entries_scanned: report.entries_scanned,
+                anchor_lsn: report.anchor_lsn.map(|lsn| lsn.0),
+                anchor_bytes: report.anchor_bytes,
+            });
+        }
+        Ok(RollBacks {
+            group,
             point: at,
             before: (&before).into(),
-            resident_blocks: to.index.mapped() - done.inherited_blocks,
-            inherited_blocks: done.inherited_blocks,
-            segments_touched: report.segments_touched,
-            segments_bound: report.segments_bound,
-            entries_scanned: report.entries_scanned,
+            volumes: rolled,
             elapsed_us: started.elapsed().as_micros() as u64,
         })
+    }
+
+    /// The id of the volume with a UUID, which is named so in an error.
+    pub(in crate::volume) fn id_with_uuid(&self, uuid: Uuid, name: &str) -> Result<VolumeId, VolumeError> {
+        let state = self.state.borrow();
+        let volume = state.catalog.volume_with_uuid(uuid);
+        let id = volume.and_then(|volume| state.volumes.find(&volume.name));
+        id.ok_or_else(|| VolumeError::NoSuchVolume { name: name.to_owned() })
     }
 
     /// The id and the UUID of a volume.
@@ -108,12 +178,7 @@ impl Pool {
         at: &ResolvedPoint,
     ) -> Result<(PastState, ScanReport), VolumeError> {
         let catalog = self.catalog_at(Lsn(at.lsn)).await?;
-        let Some(source) = catalog.volume_with_uuid(uuid).cloned() else {
-            return Err(VolumeError::NoSuchPoint {
-                point: at.point.clone(),
-                reason: self.why_not_then(uuid),
-            });
-        };
+        let source = self.member_then(uuid, &catalog, &at.point)?;
         self.state_of(catalog, &source, Lsn(at.lsn)).await
     }
 
@@ -155,27 +220,18 @@ impl Pool {
         );
         Err(VolumeError::ArchiveAway { reason })
     }
-
-    /// Why there is no volume with a UUID at a point: when the present one was made.
-    fn why_not_then(&self, uuid: Uuid) -> String {
-        let state = self.state.borrow();
-        let volume = state.catalog.volume_with_uuid(uuid);
-        volume.map_or_else(
-            || "the volume did not exist then".to_owned(),
-            |volume| {
-                let created = Point::Time(volume.created_ns);
-                format!("volume '{}' did not exist then; it was made at {created}", volume.name)
-            },
-        )
-    }
 }
 
-/// The snapshot of the present state, for a volume that is about to be rolled back.
-fn snapshot_before(catalog: &Catalog, log: &Log, volume: &str) -> CatalogSnapshot {
-    // The longest name of a volume leaves no room for the rest.
+/// The snapshot of the present state, for a volume or a group that is about to be rolled back.
+fn snapshot_before(catalog: &Catalog, log: &Log, name: &str) -> CatalogSnapshot {
+    // The longest name leaves no room for the rest.
     let room = NAME_BYTES_MAX - SNAPSHOT_PREFIX.len() - 12;
-    let volume = &volume[..volume.len().min(room)];
-    let names = (1_u64..).map(|number| format!("{SNAPSHOT_PREFIX}{volume}-{number}"));
+    let what = &name[..name.len().min(room)];
+    let names = (1_u64..).map(|number| format!("{SNAPSHOT_PREFIX}{what}-{number}"));
     let name = names.into_iter().find(|name| catalog.snapshots.get(name).is_none()).unwrap_or_default();
     CatalogSnapshot { name: Arc::from(name.as_str()), lsn: log.point_lsn().0, time_ns: log.now_ns() }
+}
+
+fn gone(id: VolumeId) -> VolumeError {
+    VolumeError::NoSuchVolume { name: format!("number {}", id.0) }
 }

@@ -115,6 +115,7 @@ mod tests {
                 lsn: number * 10,
                 time_ns: number * 100,
                 volume: None,
+                group: None,
                 details: serde_json::Value::Null,
                 details_unread: None,
             });

@@ -2,8 +2,8 @@
 //! reference, and may be read on any thread. The first change after a copy costs one reference for
 //! each page, and a copy of the changed page.
 //!
-//! **Memory:** a synch takes 32 bytes, its label, for a mark of one volume its UUID as text and its
-//! name, and its details as JSON if they have at most
+//! **Memory:** a synch takes 32 bytes, its label, for a mark of one volume or group its UUID as text
+//! and its name, and its details as JSON if they have at most
 //! [`DETAILS_KEPT_BYTES_MAX`] bytes; `null` takes none. Longer details take nothing: they are read
 //! from the log or the archive when somebody asks for them (`synch_details`). 100,000 synchs with
 //! labels of 16 and details of 25 bytes take 7.5 MB; with the longest label and the longest details
@@ -26,6 +26,8 @@ pub(in crate::volume) const DETAILS_KEPT_BYTES_MAX: usize = 256;
 const PAGE_ENTRIES_MAX: usize = 256;
 /// The length of a UUID as text, in bytes.
 const UUID_BYTES: usize = uuid::fmt::Hyphenated::LENGTH;
+/// Stands before the name of a group; no name has it.
+const GROUP_MARK: char = '@';
 /// Bits of the label's length in an entry; the higher bits have the length of the volume's text.
 const LABEL_BITS: u32 = 9;
 
@@ -52,8 +54,8 @@ pub struct SynchRef<'a> {
     pub lsn: Lsn,
     /// Its time, ns since the Unix epoch.
     pub time_ns: u64,
-    /// The volume that it is a mark of: its UUID as text, and then the name that it had; empty: all
-    /// volumes.
+    /// The volume that it is a mark of: its UUID as text, and then the name that it had; for a group
+    /// with `GROUP_MARK` between the two; empty: all volumes.
     pub volume: &'a str,
     /// The caller's details.
     pub details: SynchDetails<'a>,
@@ -65,16 +67,27 @@ impl SynchRef<'_> {
         self.id == 0
     }
 
-    /// The volume that it is a mark of; `None`: all volumes.
-    fn of_volume(&self) -> Option<SynchVolume> {
+    /// The UUID of the volume or group that it is a mark of, and the rest of the text; `None`: all
+    /// volumes.
+    fn of(&self) -> Option<(Uuid, &str)> {
         let (uuid, name) = self.volume.split_at_checked(UUID_BYTES)?;
-        Some(SynchVolume { uuid: Uuid::try_parse(uuid).ok()?, name: name.to_owned() })
+        Some((Uuid::try_parse(uuid).ok()?, name))
     }
 
-    /// Whether it is a mark of all volumes, or of this one.
-    pub(crate) fn is_for(&self, volume: Option<Uuid>) -> bool {
-        match (self.of_volume(), volume) {
-            (Some(of), Some(volume)) => of.uuid == volume,
+    /// The volume, and the group, that it is a mark of: at most one of them.
+    fn marked(&self) -> (Option<SynchVolume>, Option<SynchVolume>) {
+        let Some((uuid, name)) = self.of() else { return (None, None) };
+        let of = |name: &str| Some(SynchVolume { uuid, name: name.to_owned() });
+        match name.strip_prefix(GROUP_MARK) {
+            Some(name) => (None, of(name)),
+            None => (of(name), None),
+        }
+    }
+
+    /// Whether it is a mark of all volumes, or of one of these.
+    pub(crate) fn is_for(&self, wanted: Option<&[Uuid]>) -> bool {
+        match (self.of(), wanted) {
+            (Some((uuid, _)), Some(wanted)) => wanted.contains(&uuid),
             _ => true,
         }
     }
@@ -94,12 +107,14 @@ impl SynchRef<'_> {
             Ok(details) => (details, None),
             Err(reason) => (serde_json::Value::Null, Some(reason)),
         };
+        let (volume, group) = self.marked();
         SynchInfo {
             id: self.id,
             label: self.label.to_owned(),
             lsn: self.lsn.0,
             time_ns: self.time_ns,
-            volume: self.of_volume(),
+            volume,
+            group,
             details,
             details_unread,
         }
@@ -462,7 +477,9 @@ pub(in crate::volume) fn with_ref<T>(synch: &SynchInfo, run: impl FnOnce(SynchRe
         SynchDetails::Elsewhere { len_bytes: text.len() }
     };
     let (label, lsn) = (synch.label.as_str(), Lsn(synch.lsn));
-    let volume = synch.volume.as_ref().map(|of| format!("{}{}", of.uuid.hyphenated(), of.name));
+    let text = |mark: &str, of: &SynchVolume| format!("{}{mark}{}", of.uuid.hyphenated(), of.name);
+    let volume = synch.volume.as_ref().map(|of| text("", of));
+    let volume = volume.or_else(|| synch.group.as_ref().map(|of| text(&GROUP_MARK.to_string(), of)));
     let volume = volume.as_deref().unwrap_or_default();
     run(SynchRef { id: synch.id, label, lsn, time_ns: synch.time_ns, volume, details })
 }

@@ -13,11 +13,12 @@ use crate::dma::BLOCK_BYTES;
 use crate::log::{Lsn, SegmentSeq};
 use crate::reactor::yield_now;
 use crate::volume::error::VolumeError;
-use crate::volume::history::host_commands::{HostCommand, Whose, visit_commands};
+use crate::volume::history::host_commands::{HostCommand, visit_commands};
 use crate::volume::history::known::Known;
 use crate::volume::history::point::NamedPoint;
 use crate::volume::history::point_info::{BurstInfo, CommandInfo, MarkInfo, MarkKind, TimeLine};
 use crate::volume::history::stretches::Stretch;
+use crate::volume::history::whose::Whose;
 use crate::volume::pool::Pool;
 
 /// The maximum number of segments whose entries one answer reads.
@@ -37,7 +38,7 @@ const RANGES_MAX: usize = 50_000;
 /// Which part of the time line to show.
 #[derive(Debug, Clone, Default)]
 pub struct TimeLineRequest {
-    /// Only the commands of this volume, and the marks that are for it.
+    /// Only the commands of this volume or group, and the marks that are for it.
     pub volume: Option<String>,
     /// From this point on.
     pub from: Option<NamedPoint>,
@@ -75,10 +76,8 @@ impl Pool {
             return Err(VolumeError::Invalid { what: "every", reason });
         }
         let newest = Lsn(self.close_up_to_now().0.saturating_sub(1));
-        let volume = match &request.volume {
-            Some(name) => Some(self.uuid_of(name).await?),
-            None => None,
-        };
+        let whose = self.whose(request.volume.as_deref()).await?;
+        let marks = self.whose_marks(request.volume.as_deref()).await?;
         let from = match (request.from_lsn, &request.from) {
             (Some(lsn), _) => Lsn(lsn),
             (None, Some(point)) => Lsn(self.resolve_for(point, None).await?.lsn),
@@ -94,7 +93,7 @@ impl Pool {
         gaps.retain(|gap| gap.to_lsn > from.0 && gap.from_lsn <= to.0);
         gaps.truncate(GAPS_MAX);
         let mut scan = Scan {
-            whose: volume.map_or(Whose::All, Whose::Volume),
+            whose,
             from,
             to,
             every_ns: request.every_ns,
@@ -105,7 +104,7 @@ impl Pool {
         if from > to {
             return Ok(line);
         }
-        let mut end = self.add_marks(&scan, volume, &mut line).await;
+        let mut end = self.add_marks(&scan, marks.as_deref(), &mut line).await;
         if scan.commands || scan.every_ns.is_some() {
             scan.to = end;
             end = self.scan_segments(&scan, &stretches, &mut line).await?;
@@ -150,7 +149,7 @@ impl Pool {
         known: &Known,
         line: &mut TimeLine,
     ) -> Result<Option<Lsn>, VolumeError> {
-        let images = self.images_in(scan.whose, sequence, known).await?;
+        let images = self.images_in(&scan.whose, sequence, known).await?;
         let names = if scan.commands { self.names_in(sequence, known).await? } else { BTreeMap::default() };
         let mut ranges: usize = line.commands.iter().map(|command| command.ranges.len()).sum();
         let (mut covered, mut is_full) = (Lsn(0), false);
@@ -201,7 +200,7 @@ impl Pool {
 
     /// Adds the synchs and the snapshots, and, unless the segments are read, the ends of the
     /// segments on the primary device. Returns the last position for which all were added.
-    async fn add_marks(&self, scan: &Scan, volume: Option<Uuid>, line: &mut TimeLine) -> Lsn {
+    async fn add_marks(&self, scan: &Scan, of: Option<&[Uuid]>, line: &mut TimeLine) -> Lsn {
         let (mut end, limit) = (scan.to, scan.limit);
         let mut from = scan.from;
         let (table, mut synchs) = (self.synchs(), 0);
@@ -214,7 +213,7 @@ impl Pool {
             if synchs >= limit {
                 end = last.lsn;
             }
-            for synch in page.into_iter().filter(|synch| synch.is_for(volume)) {
+            for synch in page.into_iter().filter(|synch| synch.is_for(of)) {
                 line.marks.push(MarkInfo {
                     kind: MarkKind::Synch,
                     lsn: synch.lsn.0,

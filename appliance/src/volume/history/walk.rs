@@ -35,7 +35,7 @@ pub(in crate::volume) use crate::volume::history::past_volume::PastVolume;
 use crate::volume::history::reigns::VolumeThen;
 use crate::volume::image::free::free;
 use crate::volume::image::index::{Index, IndexBuilder, Mapping, RangeSet};
-use crate::volume::manage::operations::VOLUME_BLOCKS_MAX;
+use crate::volume::manage::checks::VOLUME_BLOCKS_MAX;
 use crate::volume::pool::Pool;
 
 /// How many blocks wait for their superseded entries before these are looked up.
@@ -60,6 +60,9 @@ pub struct WalkReport {
     pub entries_scanned: u64,
     /// Whether the state was opened anew by a scan.
     pub opened_anew: bool,
+    /// Bytes of anchors read by scans.
+    #[serde(default)]
+    pub anchor_bytes: u64,
 }
 
 impl WalkReport {
@@ -70,11 +73,13 @@ impl WalkReport {
         self.ranges_rebuilt += other.ranges_rebuilt;
         self.entries_scanned += other.entries_scanned;
         self.opened_anew |= other.opened_anew;
+        self.anchor_bytes += other.anchor_bytes;
     }
 
     fn add_scan(&mut self, scan: &ScanReport) {
         self.entries_scanned += scan.entries_scanned;
         self.segments_read += scan.segments_touched;
+        self.anchor_bytes += scan.anchor_bytes;
     }
 }
 

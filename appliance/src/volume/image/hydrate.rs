@@ -62,11 +62,12 @@ impl Pool {
         self.change(|catalog, _| {
             let image = catalog.volume(&name).map(|volume| volume.image);
             let image = image.ok_or_else(|| VolumeError::NoSuchVolume { name: name.clone() })?;
-            let inherits = |known: &CatalogImage| known.id == image && known.inherits();
-            catalog.change_image(inherits, |image| image.hydrating = true).ok_or_else(|| {
+            if !catalog.image(image).is_some_and(CatalogImage::inherits) {
                 let reason = format!("'{name}' inherits nothing: all its blocks are its own");
-                VolumeError::Invalid { what: "volume", reason }
-            })
+                return Err(VolumeError::Invalid { what: "volume", reason });
+            }
+            catalog.change_image(image, |image| image.hydrating = true);
+            Ok(())
         })
         .await?;
         self.find_volume(&name).ok_or(VolumeError::NoSuchVolume { name })
@@ -362,20 +363,18 @@ impl Pool {
             return Err(VolumeError::Archive { reason });
         }
         self.change(|catalog, head| {
-            let of_volume = catalog.volumes.iter().any(|volume| volume.image == image.0);
             // From now on its ancestors are no longer used.
             let uncertain_below = catalog.inherited_uncertain_below(image.0).max(self.uncertain_of(id));
-            catalog.change_image(
-                |known| of_volume && known.id == image.0,
-                |image| {
+            if catalog.volume_of_image(image.0).is_some() {
+                catalog.change_image(image.0, |image| {
                     image.hydrating = false;
                     match &mut image.resident {
                         Some(part) => part.only_from = Some(head.0),
                         None => image.hydrated_lsn = Some(head.0),
                     }
                     image.uncertain_below = image.uncertain_below.max(uncertain_below.0);
-                },
-            );
+                });
+            }
             self.prune_images(catalog, head);
             Ok(())
         })

@@ -7,6 +7,7 @@
 //! **Cost:** a lookup reads one node a level: two for 1 GiB, three for 512 GiB, four for 256 TiB. A
 //! leaf takes 4 KiB of memory, so a fully mapped TiB takes 2 GiB, plus 8 KiB for each 512 leaves.
 
+mod leaves;
 mod pieces;
 
 use std::cell::Cell;
@@ -240,6 +241,15 @@ impl Index {
         Index { root: Node::empty(height), height, mapped: 0 }
     }
 
+    /// Whether both share all nodes: neither was changed since one became a clone of the other.
+    pub fn is_same(&self, other: &Index) -> bool {
+        match (&self.root, &other.root) {
+            (Node::Inner(one), Node::Inner(other)) => Rc::ptr_eq(one, other),
+            (Node::Leaf(one), Node::Leaf(other)) => Rc::ptr_eq(one, other),
+            _ => false,
+        }
+    }
+
     /// How many blocks have contents.
     pub fn mapped(&self) -> u64 {
         self.mapped
@@ -356,6 +366,8 @@ pub struct IndexBuilder {
     window: Range<u64>,
     /// Whether a copied block is mapped to the position at which its content was first written.
     is_of_origins: bool,
+    /// Whether it is built from entries alone.
+    is_of_entries: bool,
     /// How many writes were left out.
     outside: u64,
     trimmed: RangeSet,
@@ -375,6 +387,7 @@ impl IndexBuilder {
             len_blocks,
             window: 0..len_blocks,
             is_of_origins: false,
+            is_of_entries: false,
             outside: 0,
             trimmed: RangeSet::default(),
             masked: RangeSet::default(),
@@ -396,6 +409,18 @@ impl IndexBuilder {
     pub fn of_origins(mut self) -> Self {
         self.is_of_origins = true;
         self
+    }
+
+    /// Builds from entries alone, and takes no leaves of an anchor.
+    #[must_use]
+    pub fn of_entries(mut self) -> Self {
+        self.is_of_entries = true;
+        self
+    }
+
+    /// Whether leaves of an anchor may be taken: it maps to positions, as they do.
+    pub fn takes_leaves(&self) -> bool {
+        !self.is_of_origins && !self.is_of_entries
     }
 
     /// Whether copied blocks are mapped to where their contents were first written.

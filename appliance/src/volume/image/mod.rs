@@ -3,6 +3,7 @@
 //! | file | job |
 //! |---|---|
 //! | `index` | the map from block numbers to positions |
+//! | `census` | how many blocks of an index are in each segment |
 //! | `free` | frees an index in pieces |
 //! | `image_ids` | the ids of images, whose number is limited |
 //! | `volume` | one volume while the pool is open: its index and the counters that belong to it |
@@ -12,6 +13,7 @@
 //! | `hydrate` | copies everything that an image inherited into entries of its own |
 //! | `lineage` | which images descend from which, for retention |
 
+pub(in crate::volume) mod census;
 pub(in crate::volume) mod free;
 mod hydrate;
 pub(in crate::volume) mod image_ids;

@@ -1,9 +1,9 @@
-//! Sets a volume to another state of the past: a roll-back, the reset of a clone, and a step of a
+//! Sets volumes to other states of the past: a roll-back, the reset of a clone, and a step of a
 //! session are all this.
 //!
-//! **In one turn** the catalog changes, and the volume gets its new image, size and index. So every
-//! command of a host belongs wholly to the old or to the new state, and a crash leaves one of them.
-//! The id of the volume, its name and its UUID stay. What takes long is done before and after: the
+//! **In one turn** the catalog changes, and the volumes get their new images, sizes and indexes. So
+//! every command of a host belongs wholly to the old or to the new state, and a crash leaves one of
+//! them, of all the volumes. The id of a volume, its name and its UUID stay. What takes long is done before and after: the
 //! index and the count of its blocks in each segment ([`PastState`]) are built before, in pieces;
 //! the blocks of the old index are subtracted from the accounts afterwards, in pieces.
 //!
@@ -18,13 +18,12 @@
 //! inherited, and read from where they are. A pool without an archive keeps all, and refuses if it
 //! cannot.
 
-use std::collections::BTreeMap;
-
 use crate::dma::BLOCK_BYTES;
 use crate::log::{ImageId, Log, Lsn, Recycling, SegmentSeq};
 use crate::reactor::yield_now;
-use crate::volume::catalog::{Catalog, CatalogImage, CatalogVolume, ResidentPart};
+use crate::volume::catalog::{Catalog, CatalogImage, CatalogVolume, ResidentPart, reach};
 use crate::volume::error::VolumeError;
+use crate::volume::image::census::{Census, census};
 use crate::volume::image::index::Index;
 use crate::volume::image::volume::{Rebased, Volume};
 use crate::volume::info::{ImageParent, VolumeEvent};
@@ -32,12 +31,6 @@ use crate::volume::manage::operations::add_image;
 use crate::volume::pool::Pool;
 use crate::volume::pool::state::State;
 use crate::volume::request::VolumeId;
-
-/// How many leaves of an index, of 512 blocks each, are counted in one turn.
-const LEAVES_PER_TURN: usize = 16;
-
-/// How many blocks of an index are in each segment.
-pub(in crate::volume) type Census = BTreeMap<SegmentSeq, u64>;
 
 /// A state of the past that a volume can be set to.
 pub(in crate::volume) struct PastState {
@@ -72,12 +65,42 @@ pub(in crate::volume) enum RebaseKind {
 }
 
 /// What was done.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(in crate::volume) struct RebaseDone {
     /// The position of the change.
     pub(in crate::volume) lsn: Lsn,
-    /// How many blocks are not resident.
-    pub(in crate::volume) inherited_blocks: u64,
+    /// How many blocks of each volume are not resident.
+    pub(in crate::volume) inherited_blocks: Vec<u64>,
+}
+
+/// What the volumes that are planned so far take, of what all share.
+#[derive(Default)]
+struct Taken {
+    /// Blocks that become live in each segment.
+    live: Census,
+    /// By how much what is promised grows, or shrinks.
+    more_blocks: i64,
+}
+
+impl Taken {
+    /// Counts a volume to which so many blocks were promised before, and are now.
+    fn add(&mut self, before: u64, now: u64) {
+        self.more_blocks += now as i64 - before as i64;
+    }
+
+    /// How many more blocks are promised together with these.
+    fn more_with(&self, more: u64) -> u64 {
+        more.saturating_add_signed(self.more_blocks)
+    }
+
+    /// What becomes live in each segment together with `more`.
+    fn live_with(&self, more: &Census) -> Census {
+        let mut live = self.live.clone();
+        for (&sequence, &blocks) in more {
+            *live.entry(sequence).or_default() += blocks;
+        }
+        live
+    }
 }
 
 /// What will change.
@@ -93,34 +116,28 @@ struct Plan {
 impl Pool {
     /// Counts the blocks of an index in each segment, in pieces.
     pub(in crate::volume) async fn census(&self, index: &Index) -> Census {
-        let geometry = self.log.borrow().geometry();
-        let mut census = Census::new();
-        let mut next = Some(0);
-        while let Some(from) = next {
-            next = index.visit_some(from, LEAVES_PER_TURN, |_, mapping| {
-                *census.entry(geometry.sequence_of(mapping.lsn())).or_default() += 1;
-            });
-            yield_now().await;
-        }
-        census
+        let (segment_blocks, newest) = {
+            let log = self.log.borrow();
+            (log.geometry().segment_blocks, log.table().next_sequence())
+        };
+        census(index, segment_blocks, newest).await
     }
 
-    /// Sets a volume to a state of the past. `edit` may change more of the catalog in the same
-    /// event; it gets the catalog with the volume's new state, and the position after which the new
-    /// image has its entries. On success nothing has run between the change and the return. The
+    /// Sets volumes, each named once, to states of the past. `edit` may change more of the catalog in
+    /// the same event; it gets the catalog with the volumes' new states, and the position after which
+    /// the new images have their entries. On success nothing has run between the change and the return. The
     /// caller waits until the change is stable.
     ///
     /// # Errors
     /// No such volume, no room, what `edit` refuses, a failed pool; nothing has changed.
     pub(in crate::volume) async fn rebase(
         &self,
-        id: VolumeId,
-        to: &PastState,
+        moves: &[(VolumeId, PastState)],
         kind: RebaseKind,
         mut edit: impl FnMut(&mut Catalog, Lsn) -> Result<(), VolumeError>,
     ) -> Result<RebaseDone, VolumeError> {
         loop {
-            let mut plan = None;
+            let mut plans = Vec::with_capacity(moves.len());
             let change = self.change(|catalog, head| {
                 // A trim of which a part is in the log is one command.
                 if self.is_in_the_middle() {
@@ -128,70 +145,79 @@ impl Pool {
                         reason: "a command is only partly in the log".to_owned(),
                     });
                 }
-                let planned = self.plan_rebase(catalog, head, id, to, kind)?;
+                plans.clear();
+                let mut taken = Taken::default();
+                for (id, to) in moves {
+                    plans.push(self.plan_rebase(catalog, head, (*id, to), kind, &mut taken)?);
+                }
                 edit(catalog, head)?;
                 self.prune_images(catalog, head);
-                plan = Some(planned);
                 Ok(())
             });
-            let changed = change.await;
-            match (changed, plan) {
-                (Ok(lsn), Some(plan)) => return Ok(self.put_in_force(id, lsn, to, plan)),
-                (Ok(_), None) => unreachable!("a change that was made was planned"),
-                (Err(VolumeError::Busy { .. }), _) if self.is_in_the_middle() => yield_now().await,
-                (Err(error), _) => return Err(error),
+            match change.await {
+                Ok(lsn) => {
+                    let each = moves.iter().zip(plans);
+                    let inherited = each.map(|((id, to), plan)| self.put_in_force(*id, lsn, to, plan));
+                    return Ok(RebaseDone { lsn, inherited_blocks: inherited.collect() });
+                }
+                Err(VolumeError::Busy { .. }) if self.is_in_the_middle() => yield_now().await,
+                Err(error) => return Err(error),
             }
         }
     }
 
-    /// Makes the change of the catalog.
+    /// Makes the change of the catalog for one volume.
     fn plan_rebase(
         &self,
         catalog: &mut Catalog,
         head: Lsn,
-        id: VolumeId,
-        to: &PastState,
+        (id, to): (VolumeId, &PastState),
         kind: RebaseKind,
+        taken: &mut Taken,
     ) -> Result<Plan, VolumeError> {
         let parent = self.parent_at(catalog, &to.catalog, to.image, to.lsn, to.is_written);
         let state = self.state.borrow();
         let gone = || VolumeError::NoSuchVolume { name: format!("number {}", id.0) };
         let volume = state.volumes.get(id).ok_or_else(gone)?;
         let of = volume.image().0;
-        let (above, resident) = state.resident_of(&self.log.borrow(), volume, to, kind, head)?;
+        let (above, resident) = state.resident_of(&self.log.borrow(), volume, to, (kind, head), taken)?;
         let resident_blocks: u64 = resident.values().sum();
         let inherited_blocks = to.index.mapped() - resident_blocks;
         let keeps_all = state.volumes.keeps_inherited();
         let keeps_image = kind == RebaseKind::Reset && !volume.is_written() && is_childless(catalog, of);
         let (before_blocks, is_thin) = (volume.size_blocks(), volume.is_thin());
+        let held_blocks = volume.resident();
         drop(state);
-        if !is_thin {
-            self.check_capacity(to.size_blocks.saturating_sub(before_blocks))?;
+        if is_thin {
+            let is_inherited = kind == RebaseKind::Reset && !keeps_all;
+            taken.add(held_blocks, if is_inherited { 0 } else { to.index.mapped() });
+        } else {
+            let grown = to.size_blocks.saturating_sub(before_blocks);
+            self.check_capacity(if grown == 0 { 0 } else { taken.more_with(grown) })?;
+            taken.add(before_blocks, to.size_blocks);
         }
+        taken.live = taken.live_with(&resident);
         self.learn_ancestors(catalog, &to.catalog, to.image, to.lsn);
         let image = if keeps_image { of } else { add_image(catalog, self.format_version(), None, head)? };
         let is_roll_back = kind == RebaseKind::RollBack;
         let is_independent = is_roll_back && inherited_blocks == 0 && !keeps_all;
         let only_from = is_independent.then_some(head.0);
         let part = (!resident.is_empty() && !keeps_all).then_some(ResidentPart { above: above.0, only_from });
-        catalog.change_image(
-            |known| known.id == image,
-            |known| {
-                *known = CatalogImage {
-                    id: image,
-                    parent,
-                    born_lsn: head.0,
-                    hydrated_lsn: if part.is_none() { only_from } else { None },
-                    uncertain_below: to.uncertain_below.0,
-                    hydrating: is_roll_back && !is_independent && !keeps_all,
-                    resident: part,
-                };
-            },
-        );
-        let entry = catalog.volumes.iter().find(|volume| volume.image == of).cloned().ok_or_else(gone)?;
+        catalog.change_image(image, |known| {
+            *known = CatalogImage {
+                id: image,
+                parent,
+                born_lsn: head.0,
+                hydrated_lsn: if part.is_none() { only_from } else { None },
+                uncertain_below: to.uncertain_below.0,
+                hydrating: is_roll_back && !is_independent && !keeps_all,
+                resident: part,
+            };
+        });
+        let entry = catalog.volume_of_image(of).cloned().ok_or_else(gone)?;
         let entry = CatalogVolume { image, size_blocks: to.size_blocks, ..entry };
         if keeps_image {
-            catalog.change_volume(|volume| volume.image == of, |volume| *volume = entry);
+            catalog.change_volume_of_image(of, |volume| *volume = entry);
         } else {
             // A change stores volumes by their images: a new image is a new entry, at the end.
             catalog.remove_volume(&entry.name);
@@ -201,23 +227,27 @@ impl Pool {
         Ok(Plan { image, above, resident, inherits: !is_independent, is_resized })
     }
 
-    /// Puts the change in force, in the turn in which it was appended.
-    fn put_in_force(&self, id: VolumeId, lsn: Lsn, to: &PastState, plan: Plan) -> RebaseDone {
+    /// Puts the change of one volume in force, in the turn in which it was appended. Returns how many
+    /// blocks are not resident.
+    fn put_in_force(&self, id: VolumeId, lsn: Lsn, to: &PastState, plan: Plan) -> u64 {
         let state = &mut *self.state.borrow_mut();
         let mut log = self.log.borrow_mut();
         let resident: u64 = plan.resident.values().sum();
         log.note_live_in(&plan.resident);
         let uncertain_below = state.catalog.uncertain_below(plan.image, lsn);
+        let outgoing = state.volumes.rebase(
+            id,
+            Rebased {
+                image: ImageId(plan.image),
+                size_blocks: to.size_blocks,
+                index: to.index.clone(),
+                resident_above: plan.above,
+                resident,
+                inherits: plan.inherits,
+                changed_lsn: lsn,
+            },
+        );
         let volume = state.volumes.get_mut(id).expect("it was there in this turn");
-        let outgoing = volume.rebase(Rebased {
-            image: ImageId(plan.image),
-            size_blocks: to.size_blocks,
-            index: to.index.clone(),
-            resident_above: plan.above,
-            resident,
-            inherits: plan.inherits,
-            changed_lsn: lsn,
-        });
         volume.set_uncertain_below(uncertain_below);
         if volume.is_thin() {
             state.capacity.remove_thin(outgoing.resident);
@@ -236,7 +266,7 @@ impl Pool {
         if plan.is_resized {
             state.events.push(VolumeEvent::Resized(id));
         }
-        RebaseDone { lsn, inherited_blocks: to.index.mapped() - resident }
+        to.index.mapped() - resident
     }
 }
 
@@ -283,10 +313,8 @@ impl Pool {
 
 /// Whether an image inherits everything that it has, and nothing was made from it.
 fn is_childless(catalog: &Catalog, image: u32) -> bool {
-    let is_parent = |parent: ImageParent| parent.image == image;
     catalog.image(image).is_some_and(|known| known.independent_from().is_none() && known.resident.is_none())
-        && !catalog.images.iter().any(|known| known.parent.is_some_and(is_parent))
-        && !catalog.gone_images.iter().any(|gone| is_parent(gone.parent))
+        && !catalog.has_children(image)
 }
 
 impl State {
@@ -297,17 +325,17 @@ impl State {
         log: &Log,
         volume: &Volume,
         to: &PastState,
-        kind: RebaseKind,
-        head: Lsn,
+        (kind, head): (RebaseKind, Lsn),
+        taken: &Taken,
     ) -> Result<(Lsn, Census), VolumeError> {
         let keeps_all = self.volumes.keeps_inherited();
         if kind == RebaseKind::Reset && !keeps_all {
             return Ok((head, Census::new()));
         }
-        self.check_room_for(log, volume, to)?;
+        self.check_room_for(log, volume, to, taken)?;
         if keeps_all {
             let is_there = to.census.keys().all(|&sequence| log.table().slot(sequence).is_some());
-            if !is_there || !log.may_become_live(&to.census) {
+            if !is_there || !log.may_become_live(&taken.live_with(&to.census)) {
                 let reason = format!(
                     "the pool has no archive, and keeps all of volume '{}' on the primary device; too much of the point's state is leaving the working set, or has left it, to be copied forward in time. Choose a newer point, make the working set longer, or serve the pool with an archive",
                     volume.name()
@@ -317,7 +345,13 @@ impl State {
             return Ok((Lsn(0), to.census.clone()));
         }
         let geometry = log.geometry();
-        let mut first = SegmentSeq(log.table().next_sequence().0.saturating_sub(geometry.working_set));
+        let next = log.table().next_sequence().0;
+        // A working set that was made longer reaches back to what was in the shorter one, and no
+        // further: neither a start nor a point looks for blocks before that.
+        let current = SegmentSeq(next.saturating_sub(1));
+        let reached = reach(&self.catalog.working_sets, current).unwrap_or(geometry.working_set);
+        let first = next.saturating_sub(geometry.working_set).max(current.0.saturating_sub(reached));
+        let mut first = SegmentSeq(first);
         let absent =
             to.census.range(first..).rev().find(|(sequence, _)| log.table().slot(**sequence).is_none());
         if let Some((&absent, _)) = absent {
@@ -325,7 +359,9 @@ impl State {
         }
         let mut resident: Census =
             to.census.range(first..).map(|(&sequence, &blocks)| (sequence, blocks)).collect();
-        let fits = |resident: &Census| log.recycling() == Recycling::Never || log.may_become_live(resident);
+        let fits = |resident: &Census| {
+            log.recycling() == Recycling::Never || log.may_become_live(&taken.live_with(resident))
+        };
         while !resident.is_empty() && !fits(&resident) {
             first = resident.pop_first().map_or(first, |(sequence, _)| sequence.next());
         }
@@ -336,9 +372,16 @@ impl State {
 
     /// Refuses a state that the pool has no capacity for. The blocks that the volume has now are
     /// given back.
-    fn check_room_for(&self, log: &Log, volume: &Volume, to: &PastState) -> Result<(), VolumeError> {
+    fn check_room_for(
+        &self,
+        log: &Log,
+        volume: &Volume,
+        to: &PastState,
+        others: &Taken,
+    ) -> Result<(), VolumeError> {
         let Some(capacity) = self.capacity_of(log).filter(|_| volume.is_thin()) else { return Ok(()) };
-        let taken = self.taken_blocks(log) - volume.resident();
+        let taken = self.taken_blocks(log).saturating_add_signed(others.more_blocks);
+        let taken = taken.saturating_sub(volume.resident());
         let needed = to.index.mapped();
         if taken + needed > capacity {
             let mib = |blocks: u64| (blocks * BLOCK_BYTES as u64) >> 20;

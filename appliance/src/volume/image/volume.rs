@@ -11,6 +11,7 @@ use smallvec::SmallVec;
 use super::trouble::Trouble;
 use crate::dma::BLOCK_BYTES;
 use crate::log::{BlockNumber, ImageId, Log, Lsn};
+use crate::volume::image::census::Census;
 use crate::volume::image::index::{Index, IndexBuilder, Mapping, RangeSet};
 use crate::volume::info::VolumeStats;
 use crate::volume::request::{IoError, Refusal};
@@ -444,6 +445,15 @@ impl Volume {
         resident
     }
 
+    /// The same for a volume of which all is resident, and whose blocks were counted before.
+    pub(in crate::volume) fn count_kept(&mut self, log: &mut Log, census: &Census) -> u64 {
+        assert!(self.resident_above.0 == 0, "all of it is resident");
+        log.note_live_in(census);
+        self.resident = census.values().sum();
+        self.assert_counted();
+        self.resident
+    }
+
     /// Reverts [`count_resident`](Self::count_resident). Returns how many blocks there were.
     fn uncount_resident(&mut self, log: &mut Log) -> u64 {
         let above = self.resident_above;
@@ -496,7 +506,7 @@ impl Volume {
     /// Shows another state of the past from now on: replaces image, size and index, and what
     /// belongs to them. Id, name and counters of I/O stay. The caller has counted the new resident
     /// blocks in their segments, and buries what is returned.
-    pub(in crate::volume) fn rebase(&mut self, to: Rebased) -> Outgoing {
+    pub(super) fn rebase(&mut self, to: Rebased) -> Outgoing {
         let index = std::mem::replace(&mut self.index, VolumeIndex::Ready(to.index));
         let outgoing = Outgoing {
             index: match index {
@@ -523,12 +533,12 @@ impl Volume {
     }
 
     /// Gives it another name.
-    pub(in crate::volume) fn rename(&mut self, name: String) {
+    pub(super) fn rename(&mut self, name: String) {
         self.name = name;
     }
 
     /// Sets a larger size.
-    pub(in crate::volume) fn grow(&mut self, size_blocks: u64) {
+    pub(super) fn grow(&mut self, size_blocks: u64) {
         assert!(size_blocks >= self.size_blocks, "a volume never shrinks");
         self.size_blocks = size_blocks;
     }

@@ -11,7 +11,7 @@ use crate::log::{Lsn, recovery};
 use crate::volume::catalog::Catalog;
 use crate::volume::error::VolumeError;
 use crate::volume::info::{VolumeEvent, VolumeInfo};
-use crate::volume::manage::operations::check_name;
+use crate::volume::manage::checks::{check_free, check_name};
 use crate::volume::pool::Pool;
 use crate::volume::request::VolumeId;
 
@@ -25,9 +25,7 @@ impl Pool {
         let (id, _) = self.identity_of(&name)?;
         let lsn = self
             .change(|catalog, _| {
-                if catalog.volume(&to).is_some() {
-                    return Err(VolumeError::VolumeExists { name: to.clone() });
-                }
+                check_free(catalog, &to)?;
                 set_name(catalog, &name, &to)
             })
             .await?;
@@ -73,19 +71,20 @@ impl Pool {
     }
 
     /// Gives volumes the names that the catalog says, in the turn of its change, and waits until
-    /// that
-    /// is stable.
-    async fn put_names_in_force(&self, names: &[(VolumeId, &str)], lsn: Lsn) -> Result<(), VolumeError> {
+    /// that is stable.
+    pub(in crate::volume) async fn put_names_in_force(
+        &self,
+        names: &[(VolumeId, &str)],
+        lsn: Lsn,
+    ) -> Result<(), VolumeError> {
         {
             let mut state = self.state.borrow_mut();
             // To a target it is another volume: hosts find it by its name.
             for &(id, _) in names {
                 state.events.push(VolumeEvent::Deleted(id));
             }
-            for &(id, name) in names {
-                if let Some(volume) = state.volumes.get_mut(id) {
-                    volume.rename(name.to_owned());
-                }
+            state.volumes.rename(names);
+            for &(id, _) in names {
                 state.events.push(VolumeEvent::Created(id));
             }
         }
@@ -94,8 +93,22 @@ impl Pool {
     }
 }
 
+/// Gives volumes other names, each from its first to its second; where both are the same, it stays.
+///
+/// # Errors
+/// A name is taken, or no volume has it.
+pub(in crate::volume) fn set_names(
+    catalog: &mut Catalog,
+    names: &[(String, String)],
+) -> Result<(), VolumeError> {
+    for (from, to) in names.iter().filter(|(from, to)| from != to) {
+        check_free(catalog, to)?;
+        set_name(catalog, from, to)?;
+    }
+    Ok(())
+}
+
 fn set_name(catalog: &mut Catalog, name: &str, to: &str) -> Result<(), VolumeError> {
-    let changed =
-        catalog.change_volume(|volume| volume.name == name, |volume| to.clone_into(&mut volume.name));
+    let changed = catalog.change_volume(name, |volume| to.clone_into(&mut volume.name));
     changed.ok_or_else(|| VolumeError::NoSuchVolume { name: name.to_owned() })
 }

@@ -434,9 +434,12 @@ impl Pool {
             });
             loading.of = segments.sum();
         }
-        for generation in generations.into_iter().skip(1) {
+        for depth in 1..generations.len() {
             builder.begin_parent();
-            self.scan_image(generation, builder, report, nowhere).await?;
+            self.scan_image(&generations[depth..], builder, report, nowhere).await?;
+            if report.anchor_lsn.is_some() {
+                break;
+            }
         }
         Ok(())
     }

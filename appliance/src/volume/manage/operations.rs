@@ -1,4 +1,5 @@
-//! The objects of the management plane: volumes, synchs, snapshots, clones.
+//! The objects of the management plane: volumes and snapshots, and the change of the catalog that
+//! each operation is.
 //!
 //! Every change is a new catalog in the log. It takes effect when it is appended, and is answered
 //! when it is stable, so a crash never reverts an answered change. A crash in between leaves the
@@ -10,30 +11,24 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use crate::dma::BLOCK_BYTES;
-use crate::log::format::EventKind;
 use crate::log::{AppendError, ImageId, Lsn, recovery};
 use crate::reactor::yield_now;
-use crate::volume::catalog::{Catalog, CatalogImage, CatalogSnapshot, CatalogVolume, Snapshots};
+use crate::volume::catalog::{
+    Catalog, CatalogImage, CatalogSnapshot, CatalogVolume, SessionMember, Snapshots,
+};
 use crate::volume::error::VolumeError;
 use crate::volume::history::point::NamedPoint;
 use crate::volume::image::image_ids;
 use crate::volume::image::index::Index;
 use crate::volume::image::volume::{NewVolume, Volume, VolumeIndex};
 use crate::volume::image::volumes::VOLUMES_MAX;
-use crate::volume::info::{ImageParent, SnapshotInfo, SynchInfo, SynchVolume, VolumeEvent, VolumeInfo};
+use crate::volume::info::{ImageParent, SnapshotInfo, VolumeEvent, VolumeInfo};
+use crate::volume::manage::checks::{check_free, check_name, check_size};
 use crate::volume::pool::Pool;
 use crate::volume::request::VolumeId;
 
-/// The maximum length of a name, in bytes.
-pub const NAME_BYTES_MAX: usize = 64;
-/// The maximum size of a volume, in blocks (256 TiB).
-pub const VOLUME_BLOCKS_MAX: u64 = 1 << 36;
-/// The maximum length of a synch's label, in bytes.
-pub const LABEL_BYTES_MAX: usize = 256;
-/// The maximum length of a synch's details, in bytes of JSON.
-pub const DETAILS_BYTES_MAX: usize = 16_384;
 /// How many turns an operation waits for a full pipeline before it gives up.
-const BUSY_TURNS_MAX: usize = 1_000_000;
+pub(super) const BUSY_TURNS_MAX: usize = 1_000_000;
 
 /// The parameters of a new volume.
 #[derive(Debug, Clone)]
@@ -83,27 +78,52 @@ impl Pool {
         self.announce(id, &request.name)
     }
 
-    /// Deletes a volume. Its history stays until it leaves the log.
+    /// Deletes a volume, and takes it out of its groups. Its history stays until it leaves the log.
     ///
     /// # Errors
-    /// No such volume, a failed pool.
+    /// No such volume, one that a session of several volumes needs, a failed pool.
     pub async fn delete_volume(self: Rc<Self>, name: String) -> Result<(), VolumeError> {
+        self.delete_volumes(vec![name]).await
+    }
+
+    /// The same for several volumes, in one change.
+    ///
+    /// # Errors
+    /// As there; then all of them stay.
+    pub(in crate::volume) async fn delete_volumes(
+        self: Rc<Self>,
+        names: Vec<String>,
+    ) -> Result<(), VolumeError> {
         let lsn = self
             .change(|catalog, head| {
-                let image = catalog.volume(&name).map(|volume| volume.image);
-                let image = image.ok_or_else(|| VolumeError::NoSuchVolume { name: name.clone() })?;
-                catalog.remove_volume(&name);
-                if self.leaves_nothing(catalog, image) {
-                    catalog.remove_image(image);
+                let mut gone = Vec::with_capacity(names.len());
+                let mut youngest = Vec::with_capacity(names.len());
+                for name in &names {
+                    let known = catalog.volume(name).map(|volume| (volume.image, volume.uuid));
+                    let (image, uuid) =
+                        known.ok_or_else(|| VolumeError::NoSuchVolume { name: name.clone() })?;
+                    catalog.remove_volume(name);
+                    if self.leaves_nothing(catalog, image) {
+                        let parent = catalog.image(image).and_then(|image| image.parent);
+                        youngest.extend(parent.map(|parent| parent.image));
+                        catalog.remove_image(image);
+                    } else {
+                        youngest.push(image);
+                    }
+                    catalog.leave_groups(uuid);
+                    gone.push(uuid);
                 }
+                check_sessions_whole(catalog, &gone)?;
                 catalog.forget_sessions();
-                self.prune_images(catalog, head);
+                for image in youngest {
+                    catalog.prune_lineage(image, self.behind_change(head), head, |at| self.window_before(at));
+                }
                 Ok(())
             })
             .await?;
-        {
+        for name in &names {
             let mut state = self.state.borrow_mut();
-            if let Some(id) = state.volumes.find(&name) {
+            if let Some(id) = state.volumes.find(name) {
                 if let Some(volume) = state.volumes.remove(id) {
                     state.forget_trouble(&volume);
                     self.log.borrow_mut().forget_masks(volume.image());
@@ -140,94 +160,16 @@ impl Pool {
                 if !volume.thin {
                     self.check_capacity(size_blocks - volume.size_blocks)?;
                 }
-                catalog
-                    .change_volume(|volume| volume.name == name, |volume| volume.size_blocks = size_blocks);
+                catalog.change_volume(&name, |volume| volume.size_blocks = size_blocks);
                 Ok(())
             })
             .await?;
         let found = self.state.borrow().volumes.find(&name);
         let id = found.ok_or_else(|| VolumeError::NoSuchVolume { name: name.clone() })?;
-        if let Some(volume) = self.state.borrow_mut().volumes.get_mut(id) {
-            volume.grow(size_blocks);
-        }
+        self.state.borrow_mut().volumes.grow(id, size_blocks);
         recovery::stable(&self.log, lsn.plus(1)).await?;
         self.state.borrow_mut().events.push(VolumeEvent::Resized(id));
         self.volume(id).ok_or(VolumeError::NoSuchVolume { name })
-    }
-
-    /// Writes a synch event: the caller declares that the blocks of all volumes are consistent now
-    /// (R25, R26). All writes submitted before are before it.
-    ///
-    /// # Errors
-    /// A label or details that are too long, no room, a failed pool.
-    pub async fn create_synch(
-        self: Rc<Self>,
-        label: String,
-        details: serde_json::Value,
-    ) -> Result<SynchInfo, VolumeError> {
-        self.create_synch_of(label, details, None).await
-    }
-
-    /// The same as a mark of one volume, by its name: the other volumes are not said to be
-    /// consistent.
-    ///
-    /// # Errors
-    /// Those of [`create_synch`](Self::create_synch), and no such volume.
-    pub async fn create_synch_of(
-        self: Rc<Self>,
-        label: String,
-        details: serde_json::Value,
-        volume: Option<String>,
-    ) -> Result<SynchInfo, VolumeError> {
-        if label.is_empty() || label.len() > LABEL_BYTES_MAX || label.chars().any(char::is_control) {
-            let reason = format!("it must have 1 to {LABEL_BYTES_MAX} bytes and no control characters");
-            return Err(VolumeError::Invalid { what: "label", reason });
-        }
-        if details.to_string().len() > DETAILS_BYTES_MAX {
-            let reason = format!("they may have at most {DETAILS_BYTES_MAX} bytes of JSON");
-            return Err(VolumeError::Invalid { what: "details", reason });
-        }
-        for _ in 0..BUSY_TURNS_MAX {
-            let appended = {
-                let mut state = self.state.borrow_mut();
-                let mut log = self.log.borrow_mut();
-                let time_ns = log.now_ns();
-                let id = state.catalog.next_synch;
-                let volume = match &volume {
-                    Some(name) => {
-                        let uuid = state.catalog.volume(name).map(|volume| volume.uuid);
-                        let uuid = uuid.ok_or_else(|| VolumeError::NoSuchVolume { name: name.clone() })?;
-                        Some(SynchVolume { uuid, name: name.clone() })
-                    }
-                    None => None,
-                };
-                let (label, details) = (label.clone(), details.clone());
-                let mut synch =
-                    SynchInfo { id, label, lsn: 0, time_ns, volume, details, details_unread: None };
-                let text =
-                    serde_json::to_vec(&synch).unwrap_or_else(|_| unreachable!("a synch is plain data"));
-                match log.append_event(EventKind::Synch, &text) {
-                    Ok(lsn) => {
-                        synch.lsn = lsn.0;
-                        // The catalog of every new segment must record that the id is used.
-                        state.catalog.take_synch_id(&mut log, id)?;
-                        state.synchs.push(&synch);
-                        Some(synch)
-                    }
-                    Err(AppendError::Busy) => {
-                        state.check_not_refusing(&log)?;
-                        None
-                    }
-                    Err(error) => return Err(error.into()),
-                }
-            };
-            if let Some(synch) = appended {
-                recovery::stable(&self.log, Lsn(synch.lsn).plus(1)).await?;
-                return Ok(synch);
-            }
-            yield_now().await;
-        }
-        Err(AppendError::Busy.into())
     }
 
     /// Names the present point.
@@ -296,8 +238,7 @@ impl Pool {
         self.state.borrow().catalog.snapshots.iter().map(|snapshot| (&snapshot).into()).collect()
     }
 
-    /// The snapshots: a copy that shares its pages, so it costs one reference and may be read on
-    /// any
+    /// The snapshots: a copy that shares its pages, so it costs one reference and may be read on any
     /// thread.
     pub(crate) fn snapshot_table(&self) -> Snapshots {
         self.state.borrow().catalog.snapshots.clone()
@@ -306,7 +247,11 @@ impl Pool {
     /// A page of the snapshots from a position on, in the order of the log: at most `limit`, plus
     /// all others at the last one's position.
     pub fn snapshots_from(&self, lsn: Lsn, limit: usize) -> Vec<SnapshotInfo> {
-        self.state.borrow().catalog.snapshots.page(lsn, limit).map(|snapshot| (&snapshot).into()).collect()
+        let state = self.state.borrow();
+        let snapshots = &state.catalog.snapshots;
+        let mut page = Vec::with_capacity(limit.min(snapshots.len()));
+        page.extend(snapshots.page(lsn, limit).map(|snapshot| SnapshotInfo::from(&snapshot)));
+        page
     }
 
     /// Writes what is open, flushes, and records that the stop was clean. No requests may follow.
@@ -326,9 +271,9 @@ impl Pool {
     /// Refuses a volume that the pool has no capacity for.
     pub(in crate::volume) fn check_capacity(&self, more_blocks: u64) -> Result<(), VolumeError> {
         let (state, log) = (self.state.borrow(), self.log.borrow());
-        let Some(capacity) = state.capacity_of(&log) else { return Ok(()) };
+        let Some(capacity) = state.capacity_of(&log).filter(|_| more_blocks > 0) else { return Ok(()) };
         let taken = state.taken_blocks(&log);
-        if more_blocks > 0 && taken + more_blocks > capacity {
+        if taken + more_blocks > capacity {
             let mib = |blocks: u64| (blocks * BLOCK_BYTES as u64) >> 20;
             return Err(VolumeError::NoSpace {
                 reason: format!(
@@ -436,10 +381,8 @@ pub(in crate::volume) fn add_image(
 }
 
 pub(in crate::volume) fn add_volume(catalog: &mut Catalog, volume: CatalogVolume) -> Result<(), VolumeError> {
-    if catalog.volume(&volume.name).is_some() {
-        return Err(VolumeError::VolumeExists { name: volume.name });
-    }
-    if catalog.volumes.iter().any(|known| known.uuid == volume.uuid) {
+    check_free(catalog, &volume.name)?;
+    if catalog.volume_with_uuid(volume.uuid).is_some() {
         return Err(VolumeError::Invalid {
             what: "uuid",
             reason: format!("{} is another volume's", volume.uuid),
@@ -452,6 +395,20 @@ pub(in crate::volume) fn add_volume(catalog: &mut Catalog, volume: CatalogVolume
     Ok(())
 }
 
+/// Refuses to leave a session with only some of its clones: only together they stand at its position.
+fn check_sessions_whole(catalog: &Catalog, gone: &[Uuid]) -> Result<(), VolumeError> {
+    let is_gone = |member: &SessionMember| gone.contains(&member.clone);
+    let halved = catalog
+        .sessions()
+        .find(|session| session.members.iter().any(is_gone) && !session.members.iter().all(is_gone));
+    let Some(session) = halved else { return Ok(()) };
+    let reason = format!(
+        "it is a clone of session '{0}', which has several; end the session (varve restore abort {0} deletes them all, varve restore commit {0} --keep NAME keeps them)",
+        session.name
+    );
+    Err(VolumeError::Invalid { what: "volume", reason })
+}
+
 fn insert_snapshot(catalog: &mut Catalog, snapshot: &CatalogSnapshot) -> Result<(), VolumeError> {
     if catalog.snapshots.get(&snapshot.name).is_some() {
         let reason = format!("a snapshot '{}' exists already; choose another name", snapshot.name);
@@ -459,33 +416,4 @@ fn insert_snapshot(catalog: &mut Catalog, snapshot: &CatalogSnapshot) -> Result<
     }
     catalog.add_snapshot(snapshot);
     Ok(())
-}
-
-pub(in crate::volume) fn check_name(what: &'static str, name: &str) -> Result<(), VolumeError> {
-    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-    if name.is_empty() || name.len() > NAME_BYTES_MAX || !name.chars().all(allowed) {
-        let reason = format!("'{name}' is not 1 to {NAME_BYTES_MAX} letters, digits, '.', '_' or '-'");
-        return Err(VolumeError::Invalid { what, reason });
-    }
-    Ok(())
-}
-
-fn check_size(size_bytes: u64) -> Result<u64, VolumeError> {
-    let size_blocks = size_bytes / BLOCK_BYTES as u64;
-    if size_blocks == 0 || size_blocks > VOLUME_BLOCKS_MAX || !size_bytes.is_multiple_of(BLOCK_BYTES as u64) {
-        let reason = format!("{size_bytes} bytes is not a multiple of 4096 from 4096 to 256 TiB");
-        return Err(VolumeError::Invalid { what: "size", reason });
-    }
-    Ok(size_blocks)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    crate::document::numbers!(
-        the_document_has_these_bounds,
-        LABEL_BYTES_MAX => "| `label` | text | 1 to {} bytes, no control characters",
-        DETAILS_BYTES_MAX => "| `details` | any JSON | at most {} bytes (`DETAILS_BYTES_MAX`)",
-    );
 }

@@ -34,7 +34,7 @@ use crate::dma::BLOCK_BYTES;
 use crate::log::reader::LsnRange;
 use crate::log::recovery::{ContinueLog, finish_continuing};
 use crate::log::{CreateLog, Environment, Lsn, SegmentSeq};
-use crate::volume::archive::{ArchivePolicy, KnownObjects};
+use crate::volume::archive::{AnchorPolicy, ArchivePolicy, KnownObjects};
 use crate::volume::catalog::{Catalog, CatalogImage, Cut, Ownership};
 use crate::volume::error::VolumeError;
 use crate::volume::image::image_ids;
@@ -142,7 +142,8 @@ impl Pool {
             environment: &environment,
             request,
             options,
-            policy,
+            // Nothing is stored or deleted before the archive is taken over.
+            policy: ArchivePolicy { anchors: AnchorPolicy::Never, ..policy },
             unreadable: Unreadable::new(from.leaves_out_unreadable),
             damaged_objects: Vec::new(),
             lost: Vec::new(),
@@ -259,6 +260,8 @@ impl Pool {
         at: Lsn,
         continued: &ContinueLog,
     ) -> Result<(), VolumeError> {
+        // The new image of a session's clone has no entries, but inherits what hosts wrote.
+        catalog.doubt_sessions();
         let parents: Vec<u32> = catalog.volumes.iter().map(|volume| volume.image).collect();
         for image in parents {
             let id = image_ids::take_for_recovery(catalog, self.format_version())?;
@@ -274,7 +277,7 @@ impl Pool {
                 uncertain_below: 0,
                 resident: None,
             });
-            catalog.change_volume(|volume| volume.image == image, |volume| volume.image = id);
+            catalog.change_volume_of_image(image, |volume| volume.image = id);
         }
         Ok(())
     }

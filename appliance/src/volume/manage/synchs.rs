@@ -26,16 +26,17 @@ pub struct SynchFilter {
     pub to: Option<Lsn>,
     /// Those with such a label: a pattern with `*` and `?`.
     pub label: Option<String>,
-    /// Those of this volume, and those of all volumes.
-    pub volume: Option<String>,
+    /// Those of this volume and of the groups that it is in, or of this group, and those of all
+    /// volumes.
+    pub of: Option<String>,
 }
 
-/// A filter whose volume was looked up. It may be used on any thread.
+/// A filter whose volume or group was looked up. It may be used on any thread.
 #[derive(Debug)]
 pub struct WantedSynchs {
     to: Lsn,
     label: Option<LabelGlob>,
-    volume: Option<Uuid>,
+    of: Option<Vec<Uuid>>,
 }
 
 impl WantedSynchs {
@@ -43,23 +44,21 @@ impl WantedSynchs {
     pub fn of<'a>(&'a self, table: &'a SynchTable, from: Lsn) -> impl Iterator<Item = SynchRef<'a>> {
         let there = table.iter_from(from).take_while(|synch| synch.lsn <= self.to);
         there.filter(|synch| {
-            synch.is_for(self.volume) && self.label.as_ref().is_none_or(|glob| glob.matches(synch.label))
+            synch.is_for(self.of.as_deref())
+                && self.label.as_ref().is_none_or(|glob| glob.matches(synch.label))
         })
     }
 }
 
 impl Pool {
-    /// Looks up the volume of a filter, by the name that it has, or had last.
+    /// Looks up the volume or group of a filter: a volume by the name that it has, or had last.
     ///
     /// # Errors
     /// There never was such a volume.
     pub async fn wanted_synchs(self: Rc<Self>, filter: SynchFilter) -> Result<WantedSynchs, VolumeError> {
-        let volume = match &filter.volume {
-            Some(name) => Some(self.uuid_of(name).await?),
-            None => None,
-        };
+        let of = self.whose_marks(filter.of.as_deref()).await?;
         let label = filter.label.as_deref().map(LabelGlob::new);
-        Ok(WantedSynchs { to: filter.to.unwrap_or(Lsn(u64::MAX)), label, volume })
+        Ok(WantedSynchs { to: filter.to.unwrap_or(Lsn(u64::MAX)), label, of })
     }
 
     /// Deletes the synch with an id, or else the one with a label; with `all` every one with the

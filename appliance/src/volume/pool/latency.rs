@@ -61,6 +61,7 @@ impl Began {
 
 /// An enabled histogram.
 struct Watch {
+    volume: VolumeId,
     histogram: Histogram,
     /// The measured kind; `None`: all.
     operation: Option<Operation>,
@@ -71,7 +72,7 @@ struct Watch {
 /// The histograms of a pool's volumes.
 pub(in crate::volume) struct Latencies {
     clock: Rc<dyn Clock>,
-    /// Indexed by [`VolumeId`], up to the last enabled one: empty if none is enabled.
+    /// By the slots of volumes, up to the last enabled one: empty if none is enabled.
     watches: Vec<Option<Box<Watch>>>,
 }
 
@@ -87,15 +88,12 @@ impl Latencies {
     }
 
     pub(super) fn is_on(&self, volume: VolumeId) -> bool {
-        matches!(self.watches.get(volume.0 as usize), Some(Some(_)))
+        self.watch(volume).is_some()
     }
 
     /// Notes that a request is about to start.
     pub(super) fn begin(&self, volume: VolumeId, request: &Request<'_>, sink: &Sink) -> Began {
-        let at_ns = match self.watches.get(volume.0 as usize) {
-            Some(Some(watch)) => self.begin_watched(watch, request, sink),
-            _ => 0,
-        };
+        let at_ns = self.watch(volume).map_or(0, |watch| self.begin_watched(watch, request, sink));
         Began { volume, at_ns }
     }
 
@@ -125,23 +123,28 @@ impl Latencies {
             return;
         }
         let now_ns = *end_ns.get_or_insert_with(|| self.now_ns());
-        if let Some(Some(watch)) = self.watches.get_mut(began.volume.0 as usize) {
+        let watch = self.watches.get_mut(began.volume.slot()).and_then(Option::as_mut);
+        if let Some(watch) = watch.filter(|watch| watch.volume == began.volume) {
             watch.histogram.record(now_ns.saturating_sub(began.at_ns));
         }
     }
 
+    #[inline]
+    fn watch(&self, volume: VolumeId) -> Option<&Watch> {
+        self.watches.get(volume.slot())?.as_deref().filter(|watch| watch.volume == volume)
+    }
+
     /// The histogram of a volume, if it is enabled.
     pub(super) fn histogram(&self, volume: VolumeId) -> Option<&Histogram> {
-        Some(&self.watches.get(volume.0 as usize)?.as_ref()?.histogram)
+        Some(&self.watch(volume)?.histogram)
     }
 
     pub(super) fn enable(&mut self, volume: VolumeId, operation: Option<Operation>) {
-        let place = volume.0 as usize;
-        let is_on = |watch: &Watch| watch.operation == operation;
-        if self.watches.get(place).is_some_and(|watch| watch.as_deref().is_some_and(is_on)) {
+        let place = volume.slot();
+        if self.watch(volume).is_some_and(|watch| watch.operation == operation) {
             return;
         }
-        let watch = Watch { histogram: Histogram::default(), operation, since_ns: self.now_ns() };
+        let watch = Watch { volume, histogram: Histogram::default(), operation, since_ns: self.now_ns() };
         if self.watches.len() <= place {
             self.watches.resize_with(place + 1, || None);
         }
@@ -149,7 +152,7 @@ impl Latencies {
     }
 
     pub(in crate::volume) fn disable(&mut self, volume: VolumeId) {
-        if let Some(watch) = self.watches.get_mut(volume.0 as usize) {
+        if let Some(watch) = self.watches.get_mut(volume.slot()) {
             *watch = None;
         }
         while self.watches.pop_if(|watch| watch.is_none()).is_some() {}
@@ -183,7 +186,7 @@ mod tests {
     const READ: Request<'static> = Request::Read { block: 0, len_blocks: 1 };
 
     fn recorded(latencies: &Latencies) -> Vec<(u64, u64)> {
-        let watch = latencies.watches[VOLUME.0 as usize].as_ref().expect("it is on");
+        let watch = latencies.watches[VOLUME.slot()].as_ref().expect("it is on");
         watch.histogram.buckets().map(|bucket| (bucket.first, bucket.count)).collect()
     }
 

@@ -163,7 +163,13 @@ impl State {
         let (Some(archive), mut side) = self.with_archive() else { return work };
         archive.keep_for_reads(for_reads);
         work += archive.poll(&mut side, log);
-        work
+        let is_rehearsal = self.catalog.ownership.rehearsal_lsn.is_some();
+        match self.archive.get_mut() {
+            Some(archive) if !is_rehearsal && !archive.is_away() => {
+                work + archive.turn_anchors(&self.volumes, &self.catalog, log)
+            }
+            _ => work,
+        }
     }
 
     /// The archive, if there is one, and the parts of the pool that it changes.

@@ -10,7 +10,7 @@ use std::rc::Rc;
 use super::held::Held;
 use super::info::{BisectInfo, FoundCommand, Position, SessionInfo};
 use super::state::Standing;
-use super::step::{member_of, standing_of};
+use super::step::standing_of;
 use crate::log::{Lsn, recovery};
 use crate::volume::catalog::{CatalogSession, SessionVerdict, VERDICTS_MAX, Verdict};
 use crate::volume::error::VolumeError;
@@ -47,7 +47,7 @@ impl Pool {
             None => Position { lsn: session.at, time_ns: session.time_ns },
             Some(point) => {
                 let at = Rc::clone(&self).resolve(point).await?;
-                self.volume_then(member_of(&session).source, Lsn(at.lsn)).await?;
+                self.thens_at(&session, Lsn(at.lsn)).await?;
                 Position { lsn: at.lsn, time_ns: at.time_ns }
             }
         };
@@ -94,8 +94,8 @@ impl Pool {
         let session = self.session(&name)?;
         let left = Left::of(&session)?;
         self.stand(&mut held, &session).await?;
-        let (then, _) = self.volume_then(member_of(&session).source, Lsn(left.last_good.lsn)).await?;
-        let (commands, chosen, found) = self.choose(&mut held, &then, &left).await?;
+        let thens = self.thens_at(&session, Lsn(left.last_good.lsn)).await?;
+        let (commands, chosen, found) = self.choose(&mut held, &session, &thens, &left).await?;
         let Left { last_good, first_bad, skipped, good_behind_bad } = left;
         let step = match chosen {
             Some(end) => {
@@ -108,34 +108,47 @@ impl Pool {
         Ok(BisectInfo { step, commands, looks_left, last_good, first_bad, found, skipped, good_behind_bad })
     }
 
+    /// The volumes of a session at a position.
+    ///
+    /// # Errors
+    /// One did not exist there.
+    async fn thens_at(&self, session: &CatalogSession, at: Lsn) -> Result<Vec<VolumeThen>, VolumeError> {
+        let mut thens = Vec::with_capacity(session.members.len());
+        for member in &session.members {
+            thens.push(self.volume_then(member.source, at).await?.0);
+        }
+        Ok(thens)
+    }
+
     /// How many commands are left, and which of them is the next to look at, or is found.
     async fn choose(
         &self,
         held: &mut Held,
-        then: &VolumeThen,
+        session: &CatalogSession,
+        thens: &[VolumeThen],
         left: &Left,
     ) -> Result<(u64, Option<CommandEnd>, Option<FoundCommand>), VolumeError> {
         let Standing { cache, .. } = standing_of(held)?;
         let (after, up_to) = (Lsn(left.last_good.lsn), Lsn(left.first_bad.lsn));
-        let counted = self.commands_behind(then, after, up_to, u64::MAX, cache, |_| ()).await?;
+        let counted = self.commands_behind(thens, (after, up_to), u64::MAX, cache, |_| ()).await?;
         let Some(last) = counted.last else {
             let reason = format!(
-                "no host wrote to the volume between lsn:{after}, which is good, and lsn:{up_to}, which is bad: the two are the same; look at one of them again"
+                "no host wrote between lsn:{after}, which is good, and lsn:{up_to}, which is bad: the two are the same; look at one of them again"
             );
             return Err(VolumeError::Invalid { what: "verdicts", reason });
         };
         if counted.count == 1 {
-            let (behind, _) = self.volume_then(then.uuid, last.lsn).await?;
-            let blocks = self.blocks_of_command(behind.image, last.lsn, cache).await?;
+            let blocks = self.blocks_of_command(last.image, last.lsn, cache).await?;
+            let volume = self.member_with(session, last).await?;
             let at = Position { lsn: last.lsn.0, time_ns: last.time_ns };
-            return Ok((1, None, Some(FoundCommand { at, is_trim: last.is_trim, blocks })));
+            return Ok((1, None, Some(FoundCommand { at, volume, is_trim: last.is_trim, blocks })));
         }
         // The last one is known to be bad. Of more neighbours of the middle than are skipped, one
         // is not.
         let (middle, around) = (counted.count / 2, left.skipped.len() as u64);
         let (first, end) = (middle.saturating_sub(around).max(1), (middle + around).min(counted.count - 1));
         let (mut number, mut nearest): (u64, Option<(u64, CommandEnd)>) = (0, None);
-        self.commands_behind(then, after, up_to, end, cache, |command| {
+        self.commands_behind(thens, (after, up_to), end, cache, |command| {
             number += 1;
             let distance = number.abs_diff(middle);
             if number >= first
@@ -147,6 +160,13 @@ impl Pool {
         })
         .await?;
         Ok((counted.count, nearest.map(|(_, command)| command), None))
+    }
+
+    /// The name of the member whose command it is.
+    async fn member_with(&self, session: &CatalogSession, end: CommandEnd) -> Result<String, VolumeError> {
+        let thens = self.thens_at(session, end.lsn).await?;
+        let at = thens.iter().position(|then| then.image == end.image).unwrap_or(0);
+        Ok(session.members.get(at).map(|member| member.name.clone()).unwrap_or_default())
     }
 }
 

@@ -1,20 +1,27 @@
-//! Ends a session with a result: the volume goes back to where the session stands, or the clone is
-//! kept as a volume.
+//! Ends a session with a result: the volumes go back to where the session stands, or the clones are
+//! kept as volumes.
 
 use std::rc::Rc;
 
 use uuid::Uuid;
 
 use super::held::Held;
-use super::step::{member_of, standing_of};
-use crate::log::{Lsn, recovery};
+use super::step::CloneNow;
+use crate::log::Lsn;
 use crate::reactor::yield_now;
+use crate::volume::catalog::{CatalogGroup, CatalogSession, SessionMember};
 use crate::volume::error::VolumeError;
+use crate::volume::history::clone::member_name;
+use crate::volume::history::members::Members;
 use crate::volume::history::point::Point;
+use crate::volume::history::roll_back_info::RollBacks;
 use crate::volume::image::free::free;
 use crate::volume::image::index::Mapping;
 use crate::volume::image::volume::Volume;
-use crate::volume::info::{RollBackInfo, VolumeInfo};
+use crate::volume::info::VolumeInfo;
+use crate::volume::manage::checks::check_name;
+use crate::volume::manage::groups::insert_group;
+use crate::volume::manage::names::set_names;
 use crate::volume::pool::Pool;
 use crate::volume::request::VolumeId;
 
@@ -24,80 +31,110 @@ const PIECE_LEAVES: usize = 16;
 const PIECE_BLOCKS: usize = 256;
 
 impl Pool {
-    /// Ends a session and keeps its clone under a name, with what hosts wrote to it.
+    /// Ends a session and keeps its clones, with what hosts wrote to them, under a name. Those of a
+    /// group become a group of this name, and have it before the names of their volumes. All of
+    /// that is one change.
     ///
     /// # Errors
-    /// No such session, or it is busy; the name is another volume's; the clone is loading; the
-    /// history where it stands is gone; a failed pool. A failure after the clone was renamed leaves
-    /// the session with a renamed clone.
-    pub async fn keep_session(self: Rc<Self>, name: String, keep: String) -> Result<VolumeInfo, VolumeError> {
+    /// No such session, or it is busy; a name is taken; a clone is loading; the history where it
+    /// stands is gone; a failed pool.
+    pub async fn keep_session(
+        self: Rc<Self>,
+        name: String,
+        keep: String,
+    ) -> Result<Vec<VolumeInfo>, VolumeError> {
         let mut held = Held::new(&self, &name)?;
         let session = self.session(&name)?;
-        let clone = self.clone_of(&session)?;
-        self.settle(&mut held, &session.name, clone.id).await?;
-        if clone.name != keep {
-            Rc::clone(&self).rename_volume(clone.name.clone(), keep).await?;
+        let clones = self.clones_of(&session)?;
+        let names = kept_names(&session, &clones, &keep)?;
+        for (at, clone) in clones.iter().enumerate() {
+            self.settle(&session, (at, clone)).await?;
         }
+        let (uuid, created_ns) = {
+            let log = self.log.borrow();
+            (log.environment().random.uuid(), log.now_ns())
+        };
         let change = self.change(|catalog, _| {
-            if catalog.remove_session(&name) {
-                return Ok(());
+            if !catalog.remove_session(&name) {
+                return self.session(&name).map(|_| ());
             }
-            self.session(&name).map(|_| ())
+            set_names(catalog, &names)?;
+            if session.group.is_some() {
+                let volumes = session.members.iter().map(|member| member.clone).collect();
+                insert_group(catalog, CatalogGroup { name: keep.clone(), uuid, created_ns, volumes })?;
+            }
+            Ok(())
         });
         let lsn = change.await?;
-        recovery::stable(&self.log, lsn.plus(1)).await?;
+        let renamed = clones.iter().zip(&names).filter(|(_, (from, to))| from != to);
+        let renamed: Vec<(VolumeId, &str)> =
+            renamed.map(|(clone, (_, to))| (clone.id, to.as_str())).collect();
+        self.put_names_in_force(&renamed, lsn).await?;
         held.standing = None;
-        self.volume(clone.id).ok_or(VolumeError::NoSuchVolume { name: clone.name })
+        let kept = clones.iter().map(|clone| {
+            self.volume(clone.id).ok_or_else(|| VolumeError::NoSuchVolume { name: clone.name.clone() })
+        });
+        kept.collect()
     }
 
-    /// Rolls the volume whose past a session shows back to where it stands, and ends the session.
-    /// What hosts wrote to the clone is not in the volume; it must be discarded explicitly. The
-    /// caller hydrates the volume ([`hydrate`](Self::hydrate)). A crash between the two leaves the
-    /// session.
+    /// Rolls the volumes whose past a session shows back to where it stands, in one change, and ends
+    /// the session. What hosts wrote to the clones is not in the volumes; it must be discarded
+    /// explicitly. The caller hydrates the volumes ([`hydrate`](Self::hydrate)). A crash between the
+    /// two leaves the session.
     ///
     /// # Errors
-    /// No such session, or it is busy; the volume was deleted; the clone was written; those of
+    /// No such session, or it is busy; a volume was deleted; a clone was written; those of
     /// [`roll_back`](Self::roll_back).
     pub async fn roll_back_session(
         self: Rc<Self>,
         name: String,
         discard_writes: bool,
         forced: bool,
-    ) -> Result<RollBackInfo, VolumeError> {
+    ) -> Result<RollBacks, VolumeError> {
         let mut held = Held::new(&self, &name)?;
         let session = self.session(&name)?;
-        let clone = self.clone_of(&session)?;
-        if clone.is_written && !discard_writes {
+        let clones = self.clones_of(&session)?;
+        if let Some(clone) = clones.iter().find(|clone| clone.is_written && !discard_writes) {
             let reason = format!(
-                "a host has written to '{}', and a roll-back to lsn:{} would not have that; discard these writes with --discard-writes, or keep the clone (varve restore commit {name} --keep NAME) and promote it",
+                "a host has written to '{}', or may have, before the pool was started or recovered, and a roll-back to lsn:{} would not have that; discard these writes with --discard-writes, or keep the clone (varve restore commit {name} --keep NAME) and promote it",
                 clone.name, session.at
             );
             return Err(VolumeError::Invalid { what: "commit", reason });
         }
-        let volume = self.source_name(&session.name)?;
-        let done = Rc::clone(&self).roll_back(volume, Point::Lsn(session.at), forced).await?;
+        self.source_names(&name)?;
+        let expiries = self.expiries();
+        let at = self.resolve_for(&Point::Lsn(session.at).into(), None).await?;
+        let catalog = self.catalog_at(Lsn(at.lsn)).await?;
+        let mut volumes = Vec::with_capacity(session.members.len());
+        for member in &session.members {
+            self.refuse_session_clone(member.source)?;
+            volumes.push(self.member_then(member.source, &catalog, &at.point)?);
+        }
+        let members = Members { catalog, group: session.group.clone(), volumes };
+        let done = self.roll_back_to(at, members, forced, expiries).await?;
         held.standing = None;
-        Rc::clone(&self).delete_volume(clone.name).await?;
+        Rc::clone(&self).delete_volumes(clones.into_iter().map(|clone| clone.name).collect()).await?;
         Ok(done)
     }
 
-    /// The name that the volume whose past a session shows has now.
+    /// The names that the volumes whose past a session shows have now.
     ///
     /// # Errors
-    /// No such session; the volume was deleted.
-    pub fn source_name(&self, session: &str) -> Result<String, VolumeError> {
+    /// No such session; a volume was deleted.
+    pub fn source_names(&self, session: &str) -> Result<Vec<String>, VolumeError> {
         let session = self.session(session)?;
-        let member = member_of(&session);
         let state = self.state.borrow();
-        let volume = state.catalog.volume_with_uuid(member.source);
-        let name = volume.map(|volume| volume.name.clone());
-        name.ok_or_else(|| VolumeError::Invalid {
-            what: "commit",
-            reason: format!(
-                "volume '{}' was deleted, so it cannot be rolled back; keep the clone under its name (varve restore commit {} --keep {})",
-                member.name, session.name, member.name
-            ),
-        })
+        let name = |member: &SessionMember| {
+            let volume = state.catalog.volume_with_uuid(member.source);
+            volume.map(|volume| volume.name.clone()).ok_or_else(|| VolumeError::Invalid {
+                what: "commit",
+                reason: format!(
+                    "volume '{}' was deleted, so it cannot be rolled back; keep the clone under its name (varve restore commit {} --keep {})",
+                    member.name, session.name, member.name
+                ),
+            })
+        };
+        session.members.iter().map(name).collect()
     }
 
     /// Refuses to set a session's clone to another state by anything but the session.
@@ -114,10 +151,14 @@ impl Pool {
         Err(VolumeError::Invalid { what: "volume", reason })
     }
 
-    /// Replaces the inherited mappings of a clone that point behind the point from which it was
+    /// Replaces the inherited mappings of the clone of a member that point behind the point from which it was
     /// made: to copies of the same content, which only the session keeps.
-    async fn settle(&self, held: &mut Held, name: &str, id: VolumeId) -> Result<(), VolumeError> {
-        let session = self.session(name)?;
+    async fn settle(
+        &self,
+        session: &CatalogSession,
+        (at, clone): (usize, &CloneNow),
+    ) -> Result<(), VolumeError> {
+        let (id, name) = (clone.id, &clone.name);
         let (index, parent, above) = {
             let state = self.state.borrow();
             let volume = state.volumes.get(id);
@@ -143,9 +184,10 @@ impl Pool {
         if ahead.is_empty() {
             return Ok(());
         }
-        self.stand(held, &session).await?;
-        let past = &standing_of(held)?.past;
-        let (scanned, _) = self.past_volume(member_of(&session).source, past.at()).await?;
+        // Everything that was appended is to be found in the log.
+        self.log.borrow_mut().close_up_to(Lsn::MAX);
+        let source = session.members[at].source;
+        let (scanned, _) = self.past_volume(source, Lsn(session.at)).await?;
         for piece in ahead.chunks(PIECE_BLOCKS) {
             {
                 let mut state = self.state.borrow_mut();
@@ -158,4 +200,22 @@ impl Pool {
         }
         Ok(())
     }
+}
+
+/// The names of a session's clones, and those under which they are kept.
+fn kept_names(
+    session: &CatalogSession,
+    clones: &[CloneNow],
+    keep: &str,
+) -> Result<Vec<(String, String)>, VolumeError> {
+    let mut names = Vec::with_capacity(clones.len());
+    for (member, clone) in session.members.iter().zip(clones) {
+        let to = match session.group {
+            Some(_) => member_name(keep, &member.name),
+            None => keep.to_owned(),
+        };
+        check_name("volume name", &to)?;
+        names.push((clone.name.clone(), to));
+    }
+    Ok(names)
 }

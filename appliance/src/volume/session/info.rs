@@ -27,34 +27,56 @@ pub struct VerdictInfo {
     pub verdict: Verdict,
 }
 
-/// A session as `restore_status` shows it.
+/// A volume of a session, and its clone.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SessionInfo {
-    /// Its name, which is its clone's too.
-    pub name: String,
+pub struct MemberInfo {
     /// The volume whose past it shows, by the name that it had when the session was opened.
     pub volume: String,
     /// That volume's UUID.
     pub volume_uuid: Uuid,
     /// The name of the clone now.
     pub clone: String,
+    /// The size of the volume where the session stands.
+    pub size_bytes: u64,
+    /// Whether a host has written to the clone since the last step.
+    pub is_written: bool,
+}
+
+/// A session as `restore_status` shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionInfo {
+    /// Its name. A clone of one volume has it too; those of a group have it before the names of the
+    /// volumes.
+    pub name: String,
+    /// The group that was opened, by the name that it had then; none: it was one volume.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
+    /// Its volumes, at least one.
+    pub members: Vec<MemberInfo>,
     /// When it was opened, ns since the Unix epoch.
     pub made_ns: u64,
     /// Where it stands.
     pub at: Position,
-    /// The size of the volume there.
-    pub size_bytes: u64,
     /// The oldest LSN at which it stood.
     pub oldest_lsn: u64,
     /// The newest. The archive keeps what is between.
     pub newest_lsn: u64,
-    /// Whether a host has written to the clone since the last step.
-    pub is_written: bool,
     /// What was found at positions, in the order of the log.
     pub verdicts: Vec<VerdictInfo>,
 }
 
 impl SessionInfo {
+    /// What was opened: the name of the group, or of the volume.
+    pub fn of(&self) -> &str {
+        let first = self.members.first().map_or("", |member| member.volume.as_str());
+        self.group.as_deref().unwrap_or(first)
+    }
+
+    /// Whether a host has written to a clone since the last step.
+    pub fn is_written(&self) -> bool {
+        self.members.iter().any(|member| member.is_written)
+    }
+
     /// The parts that the catalog has.
     pub(in crate::volume) fn verdicts_of(session: &CatalogSession) -> Vec<VerdictInfo> {
         let info = session.verdicts.iter().map(|known| VerdictInfo {
@@ -75,6 +97,15 @@ pub enum StepTo {
     Point(NamedPoint),
 }
 
+/// The blocks of a clone that a step may have changed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChangedBlocks {
+    /// The clone.
+    pub clone: String,
+    /// The blocks as ranges: first block and length. What is not in them is the same.
+    pub ranges: Vec<(u64, u64)>,
+}
+
 /// The answer of a step.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StepInfo {
@@ -84,9 +115,8 @@ pub struct StepInfo {
     pub from_lsn: u64,
     /// What the move along the log cost.
     pub cost: WalkReport,
-    /// The blocks that may be different now, as ranges: first block and length; what is not in them
-    /// is the same.
-    pub changed: Vec<(u64, u64)>,
+    /// The blocks that may be different now, of each clone.
+    pub changed: Vec<ChangedBlocks>,
     /// How long the move took, in microseconds.
     pub moved_us: u64,
     /// How long it took until the change was stable, in microseconds.
@@ -98,6 +128,8 @@ pub struct StepInfo {
 pub struct FoundCommand {
     /// Where it ends.
     pub at: Position,
+    /// The volume, by the name that it had when the session was opened.
+    pub volume: String,
     /// Whether it is a trim; otherwise it is a write.
     pub is_trim: bool,
     /// Its blocks, as ranges: first block and length. Empty if its entries are gone.

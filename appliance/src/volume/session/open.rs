@@ -1,4 +1,4 @@
-//! Opens, lists and aborts sessions.
+//! Opens, lists and aborts sessions: of one volume, or of all volumes of a group.
 
 use std::rc::Rc;
 
@@ -6,28 +6,29 @@ use super::held::Held;
 use super::info::SessionInfo;
 use crate::volume::catalog::{Catalog, CatalogSession, SESSIONS_MAX, SessionMember};
 use crate::volume::error::VolumeError;
-use crate::volume::history::clone::{MadeClone, MakeClone};
+use crate::volume::history::clone::{MadeClone, MadeClones, MakeClones};
 use crate::volume::history::point::NamedPoint;
 use crate::volume::info::CloneInfo;
-use crate::volume::manage::operations::check_name;
+use crate::volume::manage::checks::check_name;
 use crate::volume::pool::Pool;
 
 /// The parameters of a new session.
 #[derive(Debug, Clone)]
 pub struct OpenSession {
-    /// The volume, by the name that it had at the point.
+    /// The volume, by the name that it had at the point, or a group.
     pub volume: String,
     /// The point at which it begins.
     pub at: NamedPoint,
-    /// The name of the session and of its clone.
+    /// The name of the session and of its clone; clones of a group have it before the names of its
+    /// volumes.
     pub name: String,
-    /// Whether hosts may not write to the clone.
+    /// Whether hosts may not write to the clones.
     pub read_only: bool,
 }
 
 impl Pool {
-    /// Opens a session: a clone of a volume at a point that can be moved along the log. Both are
-    /// made in one change.
+    /// Opens a session: a clone of a volume, or of each volume of a group, at a point, which can be
+    /// moved along the log. All are made in one change.
     ///
     /// # Errors
     /// As [`clone_volume`](Self::clone_volume); a session of that name exists; too many sessions; a
@@ -35,7 +36,7 @@ impl Pool {
     pub async fn open_session(
         self: Rc<Self>,
         request: OpenSession,
-    ) -> Result<(SessionInfo, CloneInfo), VolumeError> {
+    ) -> Result<(SessionInfo, Vec<CloneInfo>), VolumeError> {
         let OpenSession { volume, at, name, read_only } = request;
         check_name("session name", &name)?;
         if self.state.borrow().volumes.keeps_inherited() {
@@ -43,11 +44,10 @@ impl Pool {
             return Err(VolumeError::Invalid { what: "pool", reason });
         }
         let _held = Held::new(&self, &name)?;
-        let source_name = volume.clone();
-        let add = |catalog: &mut Catalog, made: &MadeClone| add_session(catalog, &name, &source_name, made);
-        let make = MakeClone { volume, point: at, name: name.clone(), read_only };
-        let clone = Rc::clone(&self).make_clone(make, &add).await?;
-        Ok((self.session_info(&self.session(&name)?)?, clone))
+        let add = |catalog: &mut Catalog, made: &MadeClones| add_session(catalog, &name, made);
+        let make = MakeClones { of: volume, point: at, name: name.clone(), read_only };
+        let clones = Rc::clone(&self).make_clones(make, &add).await?;
+        Ok((self.session_info(&self.session(&name)?)?, clones))
     }
 
     /// Every session, or the one with a name, oldest first.
@@ -62,34 +62,30 @@ impl Pool {
         sessions.iter().map(|session| self.session_info(session)).collect()
     }
 
-    /// The name of a session's clone.
+    /// The names of a session's clones.
     ///
     /// # Errors
     /// No such session.
-    pub fn clone_name(&self, session: &str) -> Result<String, VolumeError> {
-        Ok(self.clone_of(&self.session(session)?)?.name)
+    pub fn clone_names(&self, session: &str) -> Result<Vec<String>, VolumeError> {
+        let clones = self.clones_of(&self.session(session)?)?;
+        Ok(clones.into_iter().map(|clone| clone.name).collect())
     }
 
-    /// Ends a session and deletes its clone, in one change.
+    /// Ends a session and deletes its clones, in one change.
     ///
     /// # Errors
     /// No such session, or it is busy; a failed pool.
     pub async fn abort_session(self: Rc<Self>, name: String) -> Result<(), VolumeError> {
         let mut held = Held::new(&self, &name)?;
         held.standing = None;
-        let clone = self.clone_name(&name)?;
-        // A session ends with its clone.
-        Rc::clone(&self).delete_volume(clone).await
+        let clones = self.clone_names(&name)?;
+        // A session ends with its clones.
+        Rc::clone(&self).delete_volumes(clones).await
     }
 }
 
-/// Adds the session to the catalog that has its clone already.
-fn add_session(
-    catalog: &mut Catalog,
-    name: &str,
-    source_name: &str,
-    made: &MadeClone,
-) -> Result<(), VolumeError> {
+/// Adds the session to the catalog that has its clones already.
+fn add_session(catalog: &mut Catalog, name: &str, made: &MadeClones) -> Result<(), VolumeError> {
     if catalog.session(name).is_some() {
         let reason = format!("a session '{name}' exists already; choose another name");
         return Err(VolumeError::Invalid { what: "session name", reason });
@@ -100,16 +96,23 @@ fn add_session(
         );
         return Err(VolumeError::NoSpace { reason });
     }
+    let member = |made: &MadeClone| SessionMember {
+        clone: made.uuid,
+        source: made.source,
+        name: made.source_name.clone(),
+    };
     catalog.add_session(CatalogSession {
         name: name.to_owned(),
         made_ns: made.made_ns,
-        members: vec![SessionMember { clone: made.uuid, source: made.source, name: source_name.to_owned() }],
+        members: made.clones.iter().map(member).collect(),
+        group: made.group.clone(),
         at: made.at.0,
         time_ns: made.time_ns,
         oldest: made.at.0,
         // The clone may share an index that is newer than the point, with the same content.
         newest: made.born.0.max(made.at.0),
         verdicts: Vec::new(),
+        may_be_written: false,
     });
     Ok(())
 }

@@ -1,8 +1,8 @@
-//! What is known of sessions while the pool is open, apart from the catalog: the state of the
-//! source where each stands, and which are being moved.
+//! What is known of sessions while the pool is open, apart from the catalog: the states of the
+//! sources where each stands, and which are being moved.
 //!
-//! **Bounds:** at most [`STANDING_MAX`] states are kept, each with a cache of entries. Another is
-//! taken from the clone, or rebuilt.
+//! **Bounds:** the states of at most [`STANDING_MAX`] sessions are kept, each with a cache of entries.
+//! Another is taken from the clone, or rebuilt.
 //!
 //! **Invariant:** a session that is busy has one command under way, which ends it
 //! ([`super::held`]).
@@ -13,14 +13,15 @@ use crate::volume::error::VolumeError;
 use crate::volume::history::entry_cache::EntryCache;
 use crate::volume::history::past_volume::PastVolume;
 
-/// How many states are kept.
+/// The states of how many sessions are kept.
 const STANDING_MAX: usize = 4;
 
-/// The state of a source where its session stands.
+/// The states of the sources where their session stands.
 pub(in crate::volume) struct Standing {
     /// When its session was opened: another one may have the same name.
     pub(in crate::volume) made_ns: u64,
-    pub(in crate::volume) past: PastVolume,
+    /// One for each member of the session, in its order.
+    pub(in crate::volume) pasts: Vec<PastVolume>,
     pub(in crate::volume) cache: EntryCache,
 }
 

@@ -1,11 +1,11 @@
-//! Moves a session along the log.
+//! Moves a session along the log: all its clones together, to one position, in one change.
 
 use std::rc::Rc;
 use std::time::Instant;
 
 use super::changed::Changed;
 use super::held::Held;
-use super::info::{Position, SessionInfo, StepInfo, StepTo};
+use super::info::{ChangedBlocks, MemberInfo, Position, SessionInfo, StepInfo, StepTo};
 use super::state::Standing;
 use crate::dma::BLOCK_BYTES;
 use crate::log::{Lsn, recovery};
@@ -14,9 +14,11 @@ use crate::volume::catalog::{CatalogSession, SessionMember};
 use crate::volume::error::VolumeError;
 use crate::volume::history::commands::Counted;
 use crate::volume::history::entry_cache::EntryCache;
+use crate::volume::history::reigns::VolumeThen;
 use crate::volume::history::walk::{PastVolume, WalkReport};
+use crate::volume::image::census::Census;
 use crate::volume::image::index::Index;
-use crate::volume::image::rebase::{Census, PastState, RebaseKind};
+use crate::volume::image::rebase::{PastState, RebaseKind};
 use crate::volume::image::volume::Volume;
 use crate::volume::pool::Pool;
 use crate::volume::request::VolumeId;
@@ -71,11 +73,14 @@ impl Pool {
         })
     }
 
-    /// The clone of a session.
-    pub(super) fn clone_of(&self, session: &CatalogSession) -> Result<CloneNow, VolumeError> {
-        let SessionMember { clone, .. } = member_of(session);
+    /// The clones of a session, in its order.
+    pub(super) fn clones_of(&self, session: &CatalogSession) -> Result<Vec<CloneNow>, VolumeError> {
+        session.members.iter().map(|member| self.clone_of(session, member)).collect()
+    }
+
+    fn clone_of(&self, session: &CatalogSession, member: &SessionMember) -> Result<CloneNow, VolumeError> {
         let state = self.state.borrow();
-        let volume = state.catalog.volume_with_uuid(*clone);
+        let volume = state.catalog.volume_with_uuid(member.clone);
         let id = volume.and_then(|volume| state.volumes.find(&volume.name));
         let found = id.and_then(|id| Some((id, state.volumes.get(id)?)));
         let (id, volume) = found.ok_or_else(|| VolumeError::NoSuchVolume { name: session.name.clone() })?;
@@ -83,33 +88,41 @@ impl Pool {
             id,
             name: volume.name().to_owned(),
             size_blocks: volume.size_blocks(),
-            is_written: volume.is_written(),
+            is_written: volume.is_written() || session.may_be_written,
             changed_lsn: volume.changed_lsn(),
             index: volume.ready_index().map(|index| (index.clone(), volume.uncertain_below())),
-            is_plain: !volume.is_written() && volume.resident() == 0 && !volume.is_hydrating(),
+            is_plain: !volume.is_written()
+                && !session.may_be_written
+                && volume.resident() == 0
+                && !volume.is_hydrating(),
         })
     }
 
-    /// Makes the state of the source where a session stands known.
+    /// Makes the states of the sources where a session stands known.
     pub(super) async fn stand(&self, held: &mut Held, session: &CatalogSession) -> Result<(), VolumeError> {
         let at = Lsn(session.at);
         // Everything that was appended is to be found in the log.
         self.log.borrow_mut().close_up_to(Lsn::MAX);
         // What a session of the same name needed may have expired since.
         held.standing.take_if(|standing| standing.made_ns != session.made_ns);
-        if let Some(standing) = &mut held.standing {
-            // A step that failed may have left it at another position.
-            self.walk(&mut standing.past, at, &mut standing.cache, None).await?;
+        if let Some(Standing { pasts, cache, .. }) = &mut held.standing {
+            // A step that failed may have left some at another position.
+            for past in pasts {
+                self.walk(past, at, cache, None).await?;
+            }
             return Ok(());
         }
-        let source = member_of(session).source;
-        let (then, catalog) = self.volume_then(source, at).await?;
-        let clone = self.clone_of(session)?;
-        let past = match clone.index.filter(|_| clone.is_plain) {
-            Some((index, uncertain_below)) => PastVolume::known(then, catalog, at, index, uncertain_below),
-            None => self.past_volume(source, at).await?.0,
-        };
-        held.standing = Some(Standing { made_ns: session.made_ns, past, cache: EntryCache::default() });
+        let mut pasts = Vec::with_capacity(session.members.len());
+        for (member, clone) in session.members.iter().zip(self.clones_of(session)?) {
+            let (then, catalog) = self.volume_then(member.source, at).await?;
+            pasts.push(match clone.index.filter(|_| clone.is_plain) {
+                Some((index, uncertain_below)) => {
+                    PastVolume::known(then, catalog, at, index, uncertain_below)
+                }
+                None => self.past_volume(member.source, at).await?.0,
+            });
+        }
+        held.standing = Some(Standing { made_ns: session.made_ns, pasts, cache: EntryCache::default() });
         Ok(())
     }
 
@@ -120,11 +133,11 @@ impl Pool {
         session: &CatalogSession,
         count: i64,
     ) -> Result<Position, VolumeError> {
-        let Standing { past, cache, .. } = standing_of(held)?;
-        let (then, at) = (past.then().clone(), past.at());
+        let Standing { pasts, cache, .. } = standing_of(held)?;
+        let (thens, at) = (thens_of(pasts), Lsn(session.at));
         let wanted = count.unsigned_abs();
         if count >= 0 {
-            let found = self.commands_behind(&then, at, Lsn::MAX, wanted, cache, |_| ()).await?;
+            let found = self.commands_behind(&thens, (at, Lsn::MAX), wanted, cache, |_| ()).await?;
             return match found.last.filter(|_| found.count == wanted) {
                 Some(end) => Ok(Position { lsn: end.lsn.0, time_ns: end.time_ns }),
                 None if wanted == 0 => Ok(Position { lsn: session.at, time_ns: session.time_ns }),
@@ -132,14 +145,16 @@ impl Pool {
             };
         }
         // One more than those to go back over: where that one ends is the position.
-        let found = self.commands_before(&then, at, Lsn(0), wanted + 1, cache).await?;
+        let found = self.commands_before(&thens, at, wanted + 1, cache).await?;
         match found.last {
             Some(end) if found.count == wanted + 1 => Ok(Position { lsn: end.lsn.0, time_ns: end.time_ns }),
-            // Before the volume's first command.
+            // Before the first command.
             Some(end) if found.count == wanted => {
                 let before = self.boundary(Lsn(end.lsn.0 - 1)).await?;
                 let (lsn, time_ns) = (before.lsn, before.time_ns);
-                self.volume_then(then.uuid, lsn).await?;
+                for then in &thens {
+                    self.volume_then(then.uuid, lsn).await?;
+                }
                 Ok(Position { lsn: lsn.0, time_ns })
             }
             _ => Err(no_more(session, &found, wanted, "before")),
@@ -156,43 +171,33 @@ impl Pool {
     ) -> Result<StepInfo, VolumeError> {
         let started = Instant::now();
         let expiries = self.expiries();
-        let clone = self.clone_of(session)?;
-        if clone.is_written && !discard_writes {
-            let reason = format!(
-                "a host has written to '{}' since it was set to lsn:{}; discard these writes with --discard-writes, or keep the clone (varve restore commit {} --keep NAME)",
-                clone.name, session.at, session.name
-            );
-            return Err(VolumeError::Invalid { what: "step", reason });
-        }
-        let Some((before, _)) = clone.index else {
-            let reason = format!("volume '{}' is still loading what it inherited; try again", clone.name);
-            return Err(VolumeError::Busy { reason });
-        };
-        if to.lsn == session.at && !clone.is_written {
+        let clones = self.clones_of(session)?;
+        check_unwritten(session, &clones, discard_writes)?;
+        if to.lsn == session.at && !clones.iter().any(|clone| clone.is_written) {
             return self.stepped(session, session.at, WalkReport::default(), Vec::new(), (started, started));
         }
-        let Standing { past, cache, .. } = standing_of(held)?;
-        let cost = self.walk(past, Lsn(to.lsn), cache, None).await?;
-        let changed = changed_blocks(&before, past.index()).await;
-        let state = PastState {
-            image: past.then().image,
-            lsn: past.at(),
-            catalog: past.catalog().clone(),
-            size_blocks: past.then().size_blocks,
-            index: past.index().clone(),
-            uncertain_below: past.uncertain_below(),
-            is_written: true,
-            census: Census::new(),
-        };
-        let changed = changed.ranges(state.size_blocks.max(clone.size_blocks));
+        let Standing { pasts, cache, .. } = standing_of(held)?;
+        let (mut cost, mut changed, mut moves) = (WalkReport::default(), Vec::new(), Vec::new());
+        for (clone, past) in clones.iter().zip(pasts) {
+            let before = clone.index()?;
+            cost.add(&self.walk(past, Lsn(to.lsn), cache, None).await?);
+            let blocks = changed_blocks(before, past.index()).await;
+            let ranges = blocks.ranges(past.then().size_blocks.max(clone.size_blocks));
+            changed.push(ChangedBlocks { clone: clone.name.clone(), ranges });
+            moves.push((clone.id, state_of(past)));
+        }
         let moved = Instant::now();
-        let done = self.rebase(clone.id, &state, RebaseKind::Reset, |catalog, _| {
+        let done = self.rebase(&moves, RebaseKind::Reset, |catalog, _| {
             self.check_not_expired(expiries, format_args!("session '{}' was moved", session.name))?;
-            let is_same = |volume: &Volume| volume.changed_lsn() == clone.changed_lsn;
-            if !self.state.borrow().volumes.get(clone.id).is_some_and(is_same) {
-                let reason =
-                    format!("a host wrote to '{}' while it was moved; try again when none does", clone.name);
-                return Err(VolumeError::Busy { reason });
+            for clone in &clones {
+                let is_same = |volume: &Volume| volume.changed_lsn() == clone.changed_lsn;
+                if !self.state.borrow().volumes.get(clone.id).is_some_and(is_same) {
+                    let reason = format!(
+                        "a host wrote to '{}' while it was moved; try again when none does",
+                        clone.name
+                    );
+                    return Err(VolumeError::Busy { reason });
+                }
             }
             let stand = |known: &mut CatalogSession| known.stand_at(Lsn(to.lsn), to.time_ns);
             let known = catalog.change_session(&session.name, stand);
@@ -208,7 +213,7 @@ impl Pool {
         session: &CatalogSession,
         from_lsn: u64,
         cost: WalkReport,
-        changed: Vec<(u64, u64)>,
+        changed: Vec<ChangedBlocks>,
         (started, moved): (Instant, Instant),
     ) -> Result<StepInfo, VolumeError> {
         Ok(StepInfo {
@@ -223,27 +228,71 @@ impl Pool {
 
     /// What operators see of a session.
     pub(super) fn session_info(&self, session: &CatalogSession) -> Result<SessionInfo, VolumeError> {
-        let clone = self.clone_of(session)?;
-        let member = member_of(session);
-        Ok(SessionInfo {
-            name: session.name.clone(),
+        let clones = self.clones_of(session)?;
+        let member = |(member, clone): (&SessionMember, CloneNow)| MemberInfo {
             volume: member.name.clone(),
             volume_uuid: member.source,
             clone: clone.name,
+            size_bytes: clone.size_blocks * BLOCK_BYTES as u64,
+            is_written: clone.is_written,
+        };
+        Ok(SessionInfo {
+            name: session.name.clone(),
+            group: session.group.clone(),
+            members: session.members.iter().zip(clones).map(member).collect(),
             made_ns: session.made_ns,
             at: Position { lsn: session.at, time_ns: session.time_ns },
-            size_bytes: clone.size_blocks * BLOCK_BYTES as u64,
             oldest_lsn: session.oldest,
             newest_lsn: session.newest,
-            is_written: clone.is_written,
             verdicts: SessionInfo::verdicts_of(session),
         })
     }
 }
 
-/// The first volume of a session.
-pub(super) fn member_of(session: &CatalogSession) -> &SessionMember {
-    session.members.first().expect("sessions without a volume are left out")
+impl CloneNow {
+    /// Its index.
+    fn index(&self) -> Result<&Index, VolumeError> {
+        self.index.as_ref().map(|(index, _)| index).ok_or_else(|| VolumeError::Busy {
+            reason: format!("volume '{}' is still loading what it inherited; try again", self.name),
+        })
+    }
+}
+
+/// Refuses to discard what hosts wrote to the clones.
+fn check_unwritten(session: &CatalogSession, clones: &[CloneNow], discards: bool) -> Result<(), VolumeError> {
+    let Some(clone) = clones.iter().find(|clone| clone.is_written && !discards) else { return Ok(()) };
+    let reason = format!(
+        "a host has written to '{}' since it was set to lsn:{}, or may have, before the pool was started or recovered; discard these writes with --discard-writes, or keep the clone (varve restore commit {} --keep NAME)",
+        clone.name, session.at, session.name
+    );
+    Err(VolumeError::Invalid { what: "step", reason })
+}
+
+/// The state that a clone is to have.
+fn state_of(past: &PastVolume) -> PastState {
+    PastState {
+        image: past.then().image,
+        lsn: past.at(),
+        catalog: past.catalog().clone(),
+        size_blocks: past.then().size_blocks,
+        index: past.index().clone(),
+        uncertain_below: past.uncertain_below(),
+        is_written: true,
+        census: Census::new(),
+    }
+}
+
+/// The volumes of a session where it stands.
+fn thens_of(pasts: &[PastVolume]) -> Vec<VolumeThen> {
+    pasts.iter().map(|past| past.then().clone()).collect()
+}
+
+/// What a session shows, for a message.
+fn what_of(session: &CatalogSession) -> String {
+    match (&session.group, session.members.first()) {
+        (Some(group), _) => format!("group '{group}'"),
+        (None, first) => format!("volume '{}'", first.map_or("", |member| member.name.as_str())),
+    }
 }
 
 /// The state of a session that is held, which [`Pool::stand`] has made known.
@@ -277,8 +326,8 @@ fn no_more(session: &CatalogSession, found: &Counted, wanted: u64, way: &str) ->
     VolumeError::NoSuchPoint {
         point: format!("{wanted} commands {way} lsn:{}", session.at),
         reason: format!(
-            "of volume '{}' only {} are kept there{last}; choose fewer, or a point (varve restore step {} --to POINT)",
-            member_of(session).name,
+            "of {} only {} are kept there{last}; choose fewer, or a point (varve restore step {} --to POINT)",
+            what_of(session),
             found.count,
             session.name
         ),

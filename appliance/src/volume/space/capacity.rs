@@ -14,6 +14,8 @@
 
 use std::collections::VecDeque;
 
+use smallvec::SmallVec;
+
 use crate::log::format::ENTRIES_PER_RECORD;
 use crate::log::{Geometry, Log, Lsn};
 use crate::volume::image::index::Index;
@@ -132,6 +134,14 @@ impl Capacity {
     /// Whether everything that has disappeared for hosts is counted.
     pub(in crate::volume) fn is_counted(&self) -> bool {
         self.buried.is_empty()
+    }
+
+    /// The volumes whose accounts include parts that were cut out of them.
+    pub(in crate::volume) fn counting(&self) -> SmallVec<[VolumeId; 4]> {
+        let mut ids: SmallVec<_> = self.buried.iter().filter_map(|buried| buried.of).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        ids
     }
 
     /// Whether counting trimmed parts may free room.

@@ -1,11 +1,9 @@
 //! Whether there is room for more: the capacity of the pool, minus what is promised and used.
 
-use std::collections::BTreeMap;
-
 use super::capacity::{capacity_blocks, is_nearly_full};
 use crate::log::{Log, Recycling, SegmentSeq};
 use crate::volume::error::VolumeError;
-use crate::volume::image::index::Index;
+use crate::volume::image::census::{Census, CountedIndex};
 use crate::volume::image::volume::Volume;
 use crate::volume::pool::state::State;
 use crate::volume::request::{IoError, Refusal, VolumeId};
@@ -38,31 +36,48 @@ impl State {
         self.capacity.bury(volume.into_index(), above, resident);
     }
 
-    /// Refuses a clone that would keep more on the primary device than the device can hold, or more
-    /// than can be copied forward in time. Cost: one step for each block that it inherits.
+    /// The same for a clone that keeps what it inherits on the primary device, whose blocks were
+    /// counted before. Cost: one step for each segment.
+    pub(in crate::volume) fn count_kept(&mut self, log: &mut Log, id: VolumeId, census: &Census) {
+        let Some(volume) = self.volumes.get_mut(id) else { return };
+        let resident = volume.count_kept(log, census);
+        if volume.is_thin() {
+            self.capacity.add_thin(resident);
+        }
+    }
+
+    /// Refuses clones of `source` that would keep more on the primary device than the device can
+    /// hold, or more than can be copied forward in time. Cost: one step for each segment, or for
+    /// each block that a clone inherits if they were not counted.
     pub(in crate::volume) fn check_kept(
         &self,
         log: &Log,
         source: &str,
         point: &str,
-        index: &Index,
+        clones: &[CountedIndex],
     ) -> Result<(), VolumeError> {
         let Some(capacity) = self.capacity_of(log).filter(|_| self.volumes.keeps_inherited()) else {
             return Ok(());
         };
+        let mapped: u64 = clones.iter().map(|(index, _)| index.mapped()).sum();
         let what = format!(
-            "a clone of volume '{source}' at {point} keeps {} blocks of 4 KiB on the primary device, because the pool has no archive",
-            index.mapped()
+            "a clone of {source} at {point} keeps {mapped} blocks of 4 KiB on the primary device, because the pool has no archive"
         );
         let taken = self.taken_blocks(log);
-        if taken + index.mapped() > capacity {
+        if taken + mapped > capacity {
             let reason = format!(
                 "{what}; of {capacity} that it can hold {taken} are taken. Delete volumes, use a larger device, or serve the pool with an archive"
             );
             return Err(VolumeError::NoSpace { reason });
         }
-        let mut more: BTreeMap<SegmentSeq, u64> = BTreeMap::new();
-        index.visit(|_, mapping| *more.entry(log.geometry().sequence_of(mapping.lsn())).or_default() += 1);
+        let mut more = Census::new();
+        for (index, census) in clones {
+            let mut add = |sequence: SegmentSeq, blocks: u64| *more.entry(sequence).or_default() += blocks;
+            match census {
+                Some(census) => census.iter().for_each(|(&sequence, &blocks)| add(sequence, blocks)),
+                None => index.visit(|_, mapping| add(log.geometry().sequence_of(mapping.lsn()), 1)),
+            }
+        }
         if !log.may_become_live(&more) {
             let reason = format!(
                 "{what}; too many of them are leaving the working set, or have left it, to be copied forward in time. Open a newer point, write on and try again, make the working set longer, or serve the pool with an archive"
@@ -76,7 +91,12 @@ impl State {
     /// count as one block each: they are copied forward as live blocks are, and take as much of a
     /// segment's trailer.
     pub(in crate::volume) fn taken_blocks(&self, log: &Log) -> u64 {
-        self.volumes.reserved_blocks() + self.capacity.thin_blocks() + log.table().masks()
+        self.reserved_blocks() + self.capacity.thin_blocks() + log.table().masks()
+    }
+
+    /// How many blocks are reserved for volumes that are not thin.
+    pub(in crate::volume) fn reserved_blocks(&self) -> u64 {
+        self.volumes.reserved_blocks(self.capacity.counting().into_iter())
     }
 
     /// How many more masks there may be.

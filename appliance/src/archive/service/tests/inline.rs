@@ -18,6 +18,8 @@ fn token(reply: &ArchiveReply) -> u64 {
         ArchiveReply::Archived { token, .. }
         | ArchiveReply::Entries { token, .. }
         | ArchiveReply::Blocks { token, .. }
+        | ArchiveReply::AnchorStored { token, .. }
+        | ArchiveReply::Anchor { token, .. }
         | ArchiveReply::Deleted { token, .. } => *token,
     }
 }
@@ -74,7 +76,9 @@ fn fetches_overtake_jobs_and_each_kind_keeps_its_order() {
         ArchiveReply::Archived { result, .. } => result.is_ok(),
         ArchiveReply::Entries { result, .. } => is_final(result.as_ref().unwrap_err()),
         ArchiveReply::Blocks { result, .. } => is_final(result.as_ref().unwrap_err()),
-        ArchiveReply::Deleted { .. } => false,
+        ArchiveReply::Deleted { .. } | ArchiveReply::AnchorStored { .. } | ArchiveReply::Anchor { .. } => {
+            false
+        }
     }));
     let stats = archive.stats();
     assert_eq!((stats.objects, stats.content_bytes, stats.failures), (3, 3 * 64 * 4096, 0));
@@ -93,7 +97,11 @@ fn fetches_overtake_jobs_and_each_kind_keeps_its_order() {
             ArchiveReply::Entries { result, .. } => assert_eq!(result.unwrap().units, *stretch.job.units),
             ArchiveReply::Blocks { result, .. } => assert!(result.unwrap().bytes == stretch.content),
             ArchiveReply::Deleted { result, .. } => assert_eq!(result.unwrap(), 3),
-            ArchiveReply::Archived { .. } => panic!("no job was given"),
+            ArchiveReply::AnchorStored { .. }
+            | ArchiveReply::Anchor { .. }
+            | ArchiveReply::Archived { .. } => {
+                panic!("no job was given")
+            }
         }
     }
     let stats = archive.counters().snapshot();

@@ -1,6 +1,7 @@
 //! What a service must do: return exact bytes, one reply for each request, and a clear error for
 //! each failure.
 
+mod anchors;
 mod cache;
 mod deletes;
 mod inline;

@@ -21,6 +21,7 @@ fn synch(lsn: u64, id: u64, details_bytes: usize) -> SynchInfo {
         lsn,
         time_ns: lsn * 1000,
         volume: id.is_multiple_of(3).then(|| SynchVolume { uuid: Uuid::from_u128(7), name: "v".to_owned() }),
+        group: (id % 30 == 1).then(|| SynchVolume { uuid: Uuid::from_u128(8), name: "g".to_owned() }),
         details,
         details_unread: None,
     }
@@ -115,7 +116,7 @@ fn a_hundred_thousand_synchs_fit_into_eight_mebibytes() {
         let mut table = SynchTable::default();
         for number in 0..COUNT {
             let (label, details) = (format!("canary-{}-{number}", number % 8), details(number));
-            table.push(&SynchInfo { label, details, ..synch(number, number + 1, 0) });
+            table.push(&SynchInfo { label, details, group: None, ..synch(number, number + 1, 0) });
         }
         table
     };

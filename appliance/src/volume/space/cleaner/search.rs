@@ -17,8 +17,8 @@ const LEAVES_PER_TURN: usize = 64;
 pub(super) struct Search {
     /// In order.
     unknown: Vec<LsnRange>,
-    /// The volume, by its place, and the block to continue with.
-    volume: usize,
+    /// The volume, by its number in their order, and the block to continue with.
+    volume: u64,
     block: u64,
     found: Vec<Source>,
 }
@@ -31,23 +31,25 @@ impl Search {
 
     /// One turn. Returns whether the search is finished.
     pub(super) fn go_on(&mut self, volumes: &Volumes) -> bool {
-        let Some(id) = volumes.ids().nth(self.volume) else { return true };
-        let next = volumes.get(id).and_then(|volume| {
-            volume.own_index().visit_some(self.block, LEAVES_PER_TURN, |block, mapping| {
-                let lsn = mapping.lsn();
-                let behind = self.unknown.partition_point(|range| range.end <= lsn);
-                let is_unknown = self.unknown.get(behind).is_some_and(|range| range.start <= lsn);
-                if is_unknown && lsn > volume.resident_above() {
-                    self.found.push(Source::of_index(volume.image(), block, mapping));
-                }
-            })
+        let Some((number, volume)) = volumes.next_from(self.volume) else { return true };
+        if number > self.volume {
+            // The one before was deleted.
+            (self.volume, self.block) = (number, 0);
+        }
+        let next = volume.own_index().visit_some(self.block, LEAVES_PER_TURN, |block, mapping| {
+            let lsn = mapping.lsn();
+            let behind = self.unknown.partition_point(|range| range.end <= lsn);
+            let is_unknown = self.unknown.get(behind).is_some_and(|range| range.start <= lsn);
+            if is_unknown && lsn > volume.resident_above() {
+                self.found.push(Source::of_index(volume.image(), block, mapping));
+            }
         });
         if let Some(block) = next {
             self.block = block;
         } else {
-            (self.volume, self.block) = (self.volume + 1, 0);
+            (self.volume, self.block) = (number + 1, 0);
         }
-        volumes.ids().nth(self.volume).is_none()
+        volumes.next_from(self.volume).is_none()
     }
 
     /// The results, last one first.

@@ -1,0 +1,88 @@
+//! Opens volumes of a run from anchors, and compares each opening with a scan.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+
+use varve::archive::anchor::{AnchorId, AnchorName};
+use varve::archive::store::Name;
+use varve::log::Lsn;
+use varve::volume::AnchorCheck;
+
+use super::workload::Run;
+use super::world::wait;
+
+/// The sum of what was compared.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Compared {
+    /// Positions.
+    pub positions: u64,
+    /// Positions at which an anchor was used.
+    pub anchored: u64,
+    /// Entries that were read with anchors, and without.
+    pub entries: (u64, u64),
+}
+
+impl Compared {
+    /// Adds a comparison, which must not have found a difference.
+    ///
+    /// # Panics
+    /// When it has.
+    pub fn add(&mut self, context: &str, check: &AnchorCheck) {
+        assert!(check.differing.is_empty(), "{context}: {check:?}");
+        self.positions += check.positions;
+        self.anchored += check.anchored;
+        self.entries.0 += check.entries.0;
+        self.entries.1 += check.entries.1;
+    }
+}
+
+impl Run {
+    /// Opens a random volume at random positions with anchors and without, and compares the indexes.
+    ///
+    /// # Panics
+    /// When two differ.
+    pub fn check_anchors(&mut self, stops: usize, sum: &mut Compared) {
+        let live = self.live();
+        if live.is_empty() {
+            return;
+        }
+        let place = live[self.rng.below(live.len() as u64) as usize].0;
+        let steps = &self.model.steps;
+        let lsns: Vec<u64> = steps
+            .iter()
+            .map(|step| step.lsn)
+            .filter(|&lsn| self.model.state_at(place, lsn).is_some() && !self.may_be_gone(place, lsn))
+            .collect();
+        if lsns.is_empty() {
+            return;
+        }
+        let positions: Vec<Lsn> =
+            (0..stops).map(|_| Lsn(lsns[self.rng.below(lsns.len() as u64) as usize])).collect();
+        let name = self.model.volumes[place].name.clone();
+        let context = format!("seed {}: volume {name} at {positions:?}", self.seed);
+        match wait(&self.pool, Rc::clone(&self.pool).check_anchors(name, positions)) {
+            Ok(check) => sum.add(&context, &check),
+            Err(error) => panic!("{context}: {error}"),
+        }
+    }
+}
+
+/// An anchor in a store: how many parts the head says there are, and which are there.
+pub type Found = (AnchorId, Option<u32>, BTreeSet<u32>);
+
+/// The anchors in a list of names, by image and position.
+pub fn anchors_in(names: &[Name]) -> BTreeMap<(u32, u64), Found> {
+    let mut found = BTreeMap::new();
+    for name in names.iter().filter_map(|name| AnchorName::parse(name.as_str())) {
+        let id = name.id();
+        let (_, head, parts) =
+            found.entry((id.image, id.lsn.0)).or_insert_with(|| (id, None, BTreeSet::new()));
+        match name {
+            AnchorName::Head(_, count) => *head = Some(count),
+            AnchorName::Part(_, number) => {
+                parts.insert(number);
+            }
+        }
+    }
+    found
+}
