@@ -61,10 +61,10 @@ impl Log {
         present.find(|(_, segment)| segment.copies() > 0)
     }
 
-    /// How many copies must go into the current segment so that every later segment can take the
-    /// copies that it must take, if `more` blocks were live in addition. This covers what must
-    /// leave now, and what leaves with the next segments beyond their room. Cost: one step for each
-    /// segment in use.
+    /// How many copies must go into the current segment, or the next one if there is none, so that
+    /// every later segment can take the copies that it must take, if `more` blocks were live in
+    /// addition. This covers what must leave now, and what leaves with the next segments beyond
+    /// their room. Cost: one step for each segment in use.
     fn demand_blocks_with(&self, more: &BTreeMap<SegmentSeq, u64>) -> u64 {
         let current = self.current_sequence().unwrap_or(self.table.next_sequence());
         let working_set = self.identity.geometry().working_set;
