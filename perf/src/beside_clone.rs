@@ -3,10 +3,10 @@
 //! alone.
 //!
 //! The measurement drives one pool directly. It holds a volume, a clone of its past, of which every
-//! block was overwritten in the volume since, and a twin: a volume of the same size that was written
-//! block by block. A reader keeps its commands in flight at all times; the host has one command
-//! in flight, a write or a read of 4 KiB. All share one core, so a reader takes time whatever it
-//! reads: what counts is that a clone takes no more of it than the twin.
+//! block was overwritten in the volume since, and a twin: a volume of the same size that was
+//! written block by block. A reader keeps its commands in flight at all times; the host has one
+//! command in flight, a write or a read of 4 KiB. All share one core, so a reader takes time
+//! whatever it reads: what counts is that a clone takes no more of it than the twin.
 //!
 //! The three are measured in turns, several times, so that other work on the machine affects all;
 //! the bar is the median of the ratios per round.

@@ -69,7 +69,8 @@ enum Command {
     /// Two `NVMe`/TCP targets with the same load in turn: ratios and their spread. Destroys what
     /// both namespaces hold.
     ///
-    /// Example: varve-perf compare-target 127.0.0.1:4421/nqn.2016-06.io.spdk:cnode1 127.0.0.1:4420/vol0
+    /// Example: varve-perf compare-target 127.0.0.1:4421/nqn.2016-06.io.spdk:cnode1
+    /// 127.0.0.1:4420/vol0
     #[command(verbatim_doc_comment)]
     CompareTarget(Measured<compare_target::Options>),
     /// Two results beside each other: ratios and their spread.

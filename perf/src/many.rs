@@ -2,8 +2,9 @@
 //! each operation, and of a restart, beside that of a pool without them.
 //!
 //! The pools are in memory and the measurement drives them directly, so that the pool's own work is
-//! measured and not hidden by a device. An operation takes a few microseconds, so an empty pool and a
-//! full one take turns in one run, and the ratio of a turn counts, not that of two separate times.
+//! measured and not hidden by a device. An operation takes a few microseconds, so an empty pool and
+//! a full one take turns in one run, and the ratio of a turn counts, not that of two separate
+//! times.
 
 use std::rc::Rc;
 use std::time::Instant;

@@ -14,7 +14,8 @@
 //! from the page cache first, which takes effect in a file system on a disk.
 //!
 //! The parts are also measured alone, on one core: reading the entries, building the index, reading
-//! the block. For a slower store, add its latency for each object, and the bytes divided by its rate.
+//! the block. For a slower store, add its latency for each object, and the bytes divided by its
+//! rate.
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -426,10 +427,10 @@ impl Made {
         wait(&pool, Rc::clone(&pool).roll_back(VOLUME.to_owned(), point, true))?;
         let roll_back_ms = elapsed_ms(started);
         Ok(Opened {
-            segments: opened.segments_touched,
-            entries: opened.entries_scanned,
-            anchor_lsn: opened.anchor_lsn,
-            anchor_bytes: opened.anchor_bytes,
+            segments: opened.scan.segments_touched,
+            entries: opened.scan.entries_scanned,
+            anchor_lsn: opened.scan.anchor_lsn,
+            anchor_bytes: opened.scan.anchor_bytes,
             open_ms,
             block_ms,
             roll_back_ms,

@@ -1,4 +1,5 @@
-//! The benchmark runs end to end with tiny sizes: no command fails, and the JSON has its shape. No figure is judged.
+//! The benchmark runs end to end with tiny sizes: no command fails, and the JSON has its shape. No
+//! figure is judged.
 
 use std::time::Duration;
 

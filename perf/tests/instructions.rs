@@ -1,4 +1,5 @@
-//! `scripts/count-instructions` finds what it counts by the names of functions: they must be there, each as a function of its own.
+//! `scripts/count-instructions` finds what it counts by the names of functions: they must be there,
+//! each as a function of its own.
 
 use std::path::Path;
 

@@ -1,4 +1,5 @@
-//! Loads over `NVMe`/TCP from end to end: several volumes, connections and threads, every kind of command, verified. No figure is judged.
+//! Loads over `NVMe`/TCP from end to end: several volumes, connections and threads, every kind of
+//! command, verified. No figure is judged.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;

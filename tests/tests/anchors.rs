@@ -31,8 +31,8 @@ fn rounds(run: &mut Run, rounds: usize, sum: &mut Compared) {
     }
 }
 
-/// Volumes, clones of clones, trims, resizes, roll-backs, hydrations and copies, across restarts and
-/// crashes, and after the loss of the primary device.
+/// Volumes, clones of clones, trims, resizes, roll-backs, hydrations and copies, across restarts
+/// and crashes, and after the loss of the primary device.
 #[test]
 fn an_anchor_and_the_entries_after_it_are_a_scan() {
     let (mut sum, mut recovered) = (Compared::default(), Compared::default());
@@ -107,9 +107,9 @@ fn a_point_is_opened_from_the_newest_anchor_before_it_also_after_a_crash() {
         for &moment in &moments {
             let (opened, lsn) = (open(&mut past, moment), past.lsn(moment));
             let newest = known.keys().map(|&(_, at)| at).filter(|&at| at <= lsn).max();
-            assert_eq!(opened.anchor_lsn, newest, "lsn:{lsn} of {known:?}");
+            assert_eq!(opened.scan.anchor_lsn, newest, "lsn:{lsn} of {known:?}");
             // Two segments to the next round, and what making one took.
-            assert!(opened.segments_touched <= 5 && opened.anchor_bytes > 0, "{opened:?}");
+            assert!(opened.scan.segments_touched <= 5 && opened.scan.anchor_bytes > 0, "{opened:?}");
         }
     }
     assert_whole(&store);
@@ -123,7 +123,7 @@ fn a_damaged_or_missing_anchor_costs_only_time() {
     let mut past = past(32, &store, 700);
     let moment = past.len() * 3 / 4;
     let before = open(&mut past, moment);
-    let at = before.anchor_lsn.expect("an anchor was used");
+    let at = before.scan.anchor_lsn.expect("an anchor was used");
     let of_anchor = |name: &Name| AnchorName::parse(name.as_str()).is_some_and(|name| name.id().lsn.0 == at);
     let problems = past.pool.info().problems;
     for name in names(&store).into_iter().filter(of_anchor) {
@@ -139,8 +139,11 @@ fn a_damaged_or_missing_anchor_costs_only_time() {
         for damaged in flipped.chain(cut) {
             store.set_bytes(&name, damaged.clone());
             let opened = open(&mut past, moment);
-            let is_other = opened.anchor_lsn.is_none_or(|used| used < at);
-            assert!(is_other && opened.entries_scanned > before.entries_scanned, "{name}: {opened:?}");
+            let is_other = opened.scan.anchor_lsn.is_none_or(|used| used < at);
+            assert!(
+                is_other && opened.scan.entries_scanned > before.scan.entries_scanned,
+                "{name}: {opened:?}"
+            );
             // The store is mended, and the pool is started again: it is used again.
             for name in names(&saved) {
                 store.set_bytes(&name, saved.bytes(&name));
@@ -149,7 +152,7 @@ fn a_damaged_or_missing_anchor_costs_only_time() {
         }
     }
     assert_eq!(past.pool.info().problems, problems);
-    assert_eq!(open(&mut past, moment).anchor_lsn, Some(at));
+    assert_eq!(open(&mut past, moment).scan.anchor_lsn, Some(at));
 }
 
 /// The store answers no read of an anchor, or fails now and then while they are made.
@@ -227,7 +230,7 @@ fn an_anchor_of_another_history_is_not_used() {
     mine.crash(Crash::Process);
     for part in 1..8 {
         let moment = mine.len() * part / 8;
-        assert_eq!(open(&mut mine, moment).anchor_lsn, None);
+        assert_eq!(open(&mut mine, moment).scan.anchor_lsn, None);
     }
 }
 

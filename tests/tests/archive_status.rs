@@ -27,9 +27,7 @@ fn with_policy(seed: u64, store: &Arc<FaultyStore>, policy: ArchivePolicy) -> (R
         volume_blocks: 300,
     };
     let mut run = Run::with_archive(seed, shape, Arc::<FaultyStore>::clone(store));
-    let blank = SimDisk::new(4096, false, 0);
-    let stand_in = run.world.create(blank.open(), 256).expect("a blank disk becomes a pool");
-    let pool = std::mem::replace(&mut run.pool, stand_in);
+    let pool = run.world.take(&mut run.pool);
     world::wait(&pool, Rc::clone(&pool).close()).expect("it closes");
     drop(pool);
     run.disk.crash(Crash::Process);

@@ -511,9 +511,9 @@ impl Bed {
     }
 }
 
-/// A roll-back is a line in the history of a block. The history is that of the volume in the order of
-/// time: what was written between the point and the roll-back is in it, and undoing the roll-back is
-/// another line.
+/// A roll-back is a line in the history of a block. The history is that of the volume in the order
+/// of time: what was written between the point and the roll-back is in it, and undoing the
+/// roll-back is another line.
 #[test]
 fn a_history_crosses_a_roll_back() {
     let mut bed = Bed::new(61, true);

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::json;
 use varve::nvmf::host::{Controller, Namespace, Queue};
 use varve::nvmf::wire::feature::AsyncEvent;
 use varve_tests::appliance::rounds::{BLOCK_BYTES, connect, wait_for};
@@ -19,21 +19,8 @@ fn start() -> Appliance {
     let config = ApplianceConfig::with_arguments(&["--pool-size", "256MiB", "--volume-size", "4MiB"]);
     let appliance = Appliance::start(&config).expect("it starts");
     let size = (VOLUME_BLOCKS * BLOCK_BYTES as u64).to_string();
-    run(&appliance, &["volume", "create", "data", &size]);
+    appliance.run(&["volume", "create", "data", &size]);
     appliance
-}
-
-fn run(appliance: &Appliance, arguments: &[&str]) -> String {
-    appliance.command(arguments).unwrap_or_else(|error| panic!("{arguments:?}: {error}"))
-}
-
-fn refused(appliance: &Appliance, arguments: &[&str]) -> String {
-    appliance.command(arguments).expect_err("it is refused").to_string()
-}
-
-fn newest_lsn(appliance: &Appliance) -> u64 {
-    let stats = appliance.rpc("pool_stats", Value::Null).expect("it answers");
-    stats["newest_point_lsn"].as_u64().expect("a position")
 }
 
 fn write(queue: &mut Queue, block: u64, byte: u8) {
@@ -57,7 +44,7 @@ fn size_blocks(controller: &mut Controller) -> u64 {
 fn history(appliance: &Appliance, queue: &mut Queue, bytes: &[u8]) -> Vec<u64> {
     let write_one = |&byte: &u8| {
         write(queue, 7, byte);
-        newest_lsn(appliance)
+        appliance.newest_lsn()
     };
     bytes.iter().map(write_one).collect()
 }
@@ -68,11 +55,11 @@ fn a_connected_host_is_not_moved_without_force() {
     let (controller, mut queue, _) = connect(&appliance, "data");
     let points = history(&appliance, &mut queue, &[1, 2, 3, 4, 5]);
     let at = format!("lsn:{}", points[2]);
-    run(&appliance, &["restore", "open", "data", "--at", &at, "--name", "search"]);
+    appliance.run(&["restore", "open", "data", "--at", &at, "--name", "search"]);
     let (of_clone, mut clone, _) = connect(&appliance, "search");
     assert_eq!(read(&mut clone, 7), 3);
     let before = appliance.rpc("restore_status", json!({"name": "search"})).expect("a session");
-    let head = newest_lsn(&appliance);
+    let head = appliance.newest_lsn();
     let first = format!("lsn:{}", points[0]);
     for arguments in [
         &["restore", "step", "search", "-1"][..],
@@ -85,15 +72,15 @@ fn a_connected_host_is_not_moved_without_force() {
         &["volume", "rename", "data", "other"],
         &["volume", "delete", "data"],
     ] {
-        let text = refused(&appliance, arguments);
+        let text = appliance.refused(arguments);
         assert!(text.contains("in use") && text.contains("--force"), "{arguments:?}: {text}");
     }
-    assert_eq!(newest_lsn(&appliance), head, "no command has changed a volume");
+    assert_eq!(appliance.newest_lsn(), head, "no command has changed a volume");
     appliance.rpc("restore_judge", json!({"name": "search", "verdict": "bad"})).expect("judged");
     appliance
         .rpc("restore_judge", json!({"name": "search", "verdict": "good", "at": first}))
         .expect("judged");
-    let text = refused(&appliance, &["restore", "bisect", "search"]);
+    let text = appliance.refused(&["restore", "bisect", "search"]);
     assert!(text.contains("in use") && text.contains("--force"), "{text}");
     // Nothing has changed, and both hosts go on.
     let after = appliance.rpc("restore_status", json!({"name": "search"})).expect("a session");
@@ -123,17 +110,17 @@ fn a_forced_step_and_roll_back_are_seen_at_once() {
     let points = history(&appliance, &mut queue, &[1, 2, 3]);
     let (second, large_bytes) =
         (format!("lsn:{}", points[1]), (2 * VOLUME_BLOCKS * BLOCK_BYTES as u64).to_string());
-    run(&appliance, &["volume", "resize", "data", &large_bytes]);
+    appliance.run(&["volume", "resize", "data", &large_bytes]);
     assert_eq!(told_of_size(&mut controller), 2 * VOLUME_BLOCKS);
     write(&mut queue, 7, 4);
-    run(&appliance, &["restore", "open", "data", "--at", "now", "--name", "search"]);
+    appliance.run(&["restore", "open", "data", "--at", "now", "--name", "search"]);
     let (mut of_clone, mut clone, _) = connect(&appliance, "search");
     assert_eq!((read(&mut clone, 7), size_blocks(&mut of_clone)), (4, 2 * VOLUME_BLOCKS));
     // The step goes back over the change of the size too.
-    run(&appliance, &["restore", "step", "search", "--to", &second, "--force"]);
+    appliance.run(&["restore", "step", "search", "--to", &second, "--force"]);
     assert_eq!(told_of_size(&mut of_clone), VOLUME_BLOCKS);
     assert_eq!(read(&mut clone, 7), 2);
-    run(&appliance, &["restore", "roll-back", "data", "--at", &second, "--force"]);
+    appliance.run(&["restore", "roll-back", "data", "--at", &second, "--force"]);
     assert_eq!(told_of_size(&mut controller), VOLUME_BLOCKS);
     assert_eq!(read(&mut queue, 7), 2);
     let beyond = queue.read(VOLUME_BLOCKS, &mut vec![0; BLOCK_BYTES]);
@@ -142,7 +129,7 @@ fn a_forced_step_and_roll_back_are_seen_at_once() {
     write(&mut queue, 8, 9);
     let snapshots = appliance.rpc("snapshot_list", json!({})).expect("a list");
     let name = snapshots[0]["name"].as_str().expect("a name");
-    run(&appliance, &["restore", "roll-back", "data", "--at", &format!("snapshot:{name}"), "--force"]);
+    appliance.run(&["restore", "roll-back", "data", "--at", &format!("snapshot:{name}"), "--force"]);
     assert_eq!(told_of_size(&mut controller), 2 * VOLUME_BLOCKS);
     assert_eq!((read(&mut queue, 7), read(&mut queue, 8)), (4, 0));
 }

@@ -11,19 +11,6 @@ const WRITES: u64 = 300;
 /// The write after which the files of the volumes contradict each other.
 const CULPRIT: u64 = 211;
 
-fn run(appliance: &Appliance, arguments: &[&str]) -> String {
-    appliance.command(arguments).unwrap_or_else(|error| panic!("{arguments:?}: {error}"))
-}
-
-fn refused(appliance: &Appliance, arguments: &[&str]) -> String {
-    appliance.command(arguments).expect_err("it is refused").to_string()
-}
-
-fn newest_lsn(appliance: &Appliance) -> u64 {
-    let stats = appliance.rpc("pool_stats", Value::Null).expect("it answers");
-    stats["newest_point_lsn"].as_u64().expect("a position")
-}
-
 /// The first eight bytes of block 0 of a volume.
 fn number_in(appliance: &Appliance, volume: &str) -> u64 {
     let (_controller, mut queue, _) = connect(appliance, volume);
@@ -45,14 +32,14 @@ fn the_volumes_of_a_group_are_searched_and_go_back_together() {
     let config = ApplianceConfig::with_arguments(&["--pool-size", "48MiB", "--volume-size", "1MiB"]);
     let appliance = Appliance::start(&config).expect("it starts");
     for volume in VOLUMES {
-        run(&appliance, &["volume", "create", volume, "1MiB", "--thin"]);
+        appliance.run(&["volume", "create", volume, "1MiB", "--thin"]);
     }
-    let said = run(&appliance, &["group", "create", "shop", VOLUMES[0], VOLUMES[1]]);
+    let said = appliance.run(&["group", "create", "shop", VOLUMES[0], VOLUMES[1]]);
     assert!(said.contains("accounts, orders"), "{said}");
-    let said = run(&appliance, &["group", "add", "shop", VOLUMES[2]]);
+    let said = appliance.run(&["group", "add", "shop", VOLUMES[2]]);
     assert!(said.contains("accounts, orders, journal.1"), "{said}");
-    assert!(run(&appliance, &["group", "show", "shop"]).contains("journal.1"));
-    assert!(refused(&appliance, &["volume", "create", "shop", "1MiB"]).contains("a group 'shop' exists"));
+    assert!(appliance.run(&["group", "show", "shop"]).contains("journal.1"));
+    assert!(appliance.refused(&["volume", "create", "shop", "1MiB"]).contains("a group 'shop' exists"));
 
     // Each write goes to the next volume, after the last one was acknowledged.
     let mut lsns = Vec::new();
@@ -61,24 +48,24 @@ fn the_volumes_of_a_group_are_searched_and_go_back_together() {
         let mut data = vec![0; BLOCK_BYTES];
         data[..8].copy_from_slice(&number.to_le_bytes());
         hosts[(number % 3) as usize].1.write(0, &data).expect("written");
-        lsns.push(newest_lsn(&appliance));
+        lsns.push(appliance.newest_lsn());
     }
-    run(&appliance, &["synch", "create", "--label", "end", "--group", "shop"]);
-    let synchs = run(&appliance, &["synch", "list", "--group", "shop"]);
+    appliance.run(&["synch", "create", "--label", "end", "--group", "shop"]);
+    let synchs = appliance.run(&["synch", "list", "--group", "shop"]);
     assert!(synchs.contains("shop") && synchs.contains("end"), "{synchs}");
-    assert!(run(&appliance, &["point", "list", "shop", "--writes"]).contains("write journal.1"));
-    assert!(run(&appliance, &["restore", "plan", "shop", "--at", "synch:end"]).contains("orders"));
+    assert!(appliance.run(&["point", "list", "shop", "--writes"]).contains("write journal.1"));
+    assert!(appliance.run(&["restore", "plan", "shop", "--at", "synch:end"]).contains("orders"));
     let lsn = |number: u64| format!("lsn:{}", lsns[number as usize - 1]);
-    let differs = run(&appliance, &["diff", "shop", &lsn(3), &lsn(5)]);
+    let differs = appliance.run(&["diff", "shop", &lsn(3), &lsn(5)]);
     assert!(differs.contains("orders") && differs.contains("journal.1"), "{differs}");
 
     // The hosts are still connected.
-    let in_use = refused(&appliance, &["restore", "roll-back", "shop", "--at", &lsn(100)]);
+    let in_use = appliance.refused(&["restore", "roll-back", "shop", "--at", &lsn(100)]);
     assert!(in_use.contains("is in use by"), "{in_use}");
     hosts.clear();
 
     // The search runs its check over files of all clones.
-    run(&appliance, &["restore", "open", "shop", "--at", "synch:end", "--name", "search"]);
+    appliance.run(&["restore", "open", "shop", "--at", "synch:end", "--name", "search"]);
     let check = folder.path().join("check.sh");
     let script = format!(
         "#!/bin/sh\nfor volume in $VARVE_VOLUMES; do\n  n=$(od -An -tu8 -N8 \"$VARVE_IMAGES/$volume\")\n  [ \"$n\" -lt {CULPRIT} ] || exit 1\ndone\n[ $(echo $VARVE_NQNS | wc -w) = 3 ] && [ -z \"$VARVE_IMAGE\" ]\n"
@@ -86,19 +73,17 @@ fn the_volumes_of_a_group_are_searched_and_go_back_together() {
     std::fs::write(&check, script).expect("written");
     let check = format!("sh {}", check.display());
     let (good, bad) = (lsn(10), lsn(WRITES));
-    let said = run(
-        &appliance,
-        &["restore", "bisect", "search", "--good", &good, "--bad", &bad, "--check", &check, "--json"],
-    );
+    let said = appliance
+        .run(&["restore", "bisect", "search", "--good", &good, "--bad", &bad, "--check", &check, "--json"]);
     let answer: Value = serde_json::from_str(&said).expect("JSON");
     assert_eq!(answer["found"]["at"]["lsn"], lsns[CULPRIT as usize - 1], "{answer:#}");
     assert_eq!(answer["found"]["volume"], VOLUMES[(CULPRIT % 3) as usize]);
     assert!(answer["checks"].as_array().expect("a list").len() <= 9, "{answer:#}");
-    run(&appliance, &["restore", "step", "search", "--to", &lsn(CULPRIT - 1), "--discard-writes"]);
-    let status = run(&appliance, &["restore", "status", "search"]);
+    appliance.run(&["restore", "step", "search", "--to", &lsn(CULPRIT - 1), "--discard-writes"]);
+    let status = appliance.run(&["restore", "status", "search"]);
     assert!(status.contains("search-journal.1"), "{status}");
-    assert!(refused(&appliance, &["volume", "delete", "search-orders"]).contains("varve restore abort"));
-    let kept = run(&appliance, &["restore", "commit", "search", "--keep", "before"]);
+    assert!(appliance.refused(&["volume", "delete", "search-orders"]).contains("varve restore abort"));
+    let kept = appliance.run(&["restore", "commit", "search", "--keep", "before"]);
     assert!(kept.contains("before-orders"), "{kept}");
     let there = numbers_after(CULPRIT - 1);
     for (volume, number) in VOLUMES.iter().zip(&there) {
@@ -106,30 +91,30 @@ fn the_volumes_of_a_group_are_searched_and_go_back_together() {
     }
 
     // The group goes back, forth again, and a clone of it is opened.
-    let back = run(&appliance, &["restore", "roll-back", "shop", "--at", &lsn(CULPRIT - 1)]);
+    let back = appliance.run(&["restore", "roll-back", "shop", "--at", &lsn(CULPRIT - 1)]);
     assert!(back.contains("before-roll-back-of-shop-1") && back.contains("orders"), "{back}");
     for (volume, number) in VOLUMES.iter().zip(&there) {
         assert_eq!(number_in(&appliance, volume), *number, "{volume}");
     }
     let undo = "snapshot:before-roll-back-of-shop-1";
-    run(&appliance, &["restore", "roll-back", "shop", "--at", undo]);
+    appliance.run(&["restore", "roll-back", "shop", "--at", undo]);
     for (volume, number) in VOLUMES.iter().zip(numbers_after(WRITES)) {
         assert_eq!(number_in(&appliance, volume), number, "{volume}");
     }
-    let clone = run(&appliance, &["group", "clone", "shop", "--at", &lsn(7), "--name", "old", "--read-only"]);
+    let clone = appliance.run(&["group", "clone", "shop", "--at", &lsn(7), "--name", "old", "--read-only"]);
     assert!(clone.contains("old-accounts, old-orders, old-journal.1"), "{clone}");
     let there: Vec<u64> =
         VOLUMES.iter().map(|volume| number_in(&appliance, &format!("old-{volume}"))).collect();
     assert_eq!(there, numbers_after(7));
 
     // What is deleted leaves its groups, and groups leave their volumes.
-    let gone = run(&appliance, &["volume", "delete", "old-orders"]);
+    let gone = appliance.run(&["volume", "delete", "old-orders"]);
     assert!(gone.contains("no longer in group old"), "{gone}");
-    run(&appliance, &["group", "rename", "old", "older"]);
-    run(&appliance, &["group", "remove", "older", "old-accounts"]);
-    assert!(run(&appliance, &["group", "list"]).contains("older"));
-    assert!(run(&appliance, &["group", "delete", "older"]).contains("volumes stay"));
-    assert!(run(&appliance, &["volume", "list"]).contains("old-journal.1"));
+    appliance.run(&["group", "rename", "old", "older"]);
+    appliance.run(&["group", "remove", "older", "old-accounts"]);
+    assert!(appliance.run(&["group", "list"]).contains("older"));
+    assert!(appliance.run(&["group", "delete", "older"]).contains("volumes stay"));
+    assert!(appliance.run(&["volume", "list"]).contains("old-journal.1"));
 
     let audit = appliance.audit().join("\n");
     for method in ["group_create", "group_add", "group_clone", "group_rename", "group_remove", "group_delete"]

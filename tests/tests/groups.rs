@@ -142,13 +142,7 @@ impl Bed {
 
     /// Crashes the pool and opens it again.
     fn reopen(&mut self, crash: Crash) {
-        forget_background();
-        let blank =
-            self.world.create(SimDisk::new(4096, false, 0).open(), SEGMENT_BLOCKS).expect("a blank disk");
-        drop(std::mem::replace(&mut self.pool, blank));
-        self.disk.crash(crash);
-        self.disk.die_after_writes(None);
-        self.pool = self.world.open_loading(self.disk.open()).expect("it opens");
+        self.world.crash(&mut self.pool, &self.disk, crash).expect("it opens");
         self.world.attach(&self.pool, &self.disk);
         wait(&self.pool, Rc::clone(&self.pool).load_archived_synchs(SegmentSeq(0))).expect("read");
         wait(&self.pool, Rc::clone(&self.pool).load_inherited());
@@ -420,6 +414,95 @@ fn a_crash_leaves_each_verb_done_for_all_volumes_or_for_none() {
     }
     println!("done: {done:?} of 36");
     assert!(done.iter().all(|&done| done > 3), "{done:?}");
+}
+
+impl Bed {
+    /// Begins a verb, lets it run for some turns, crashes the pool and opens it again.
+    fn cut<F: Future>(&mut self, verb: impl FnOnce(Rc<Pool>) -> F, (turns, crash): (u64, Crash)) {
+        let pool = Rc::clone(&self.pool);
+        begin(&pool, verb(Rc::clone(&pool)), turns, || ());
+        drop(pool);
+        self.reopen(crash);
+    }
+
+    /// The names of the group's volumes, if it is there under a name.
+    fn volumes_of(&self, group: &str) -> Option<Vec<String>> {
+        let groups = self.pool.groups(Some(group)).ok()?;
+        Some(groups.into_iter().flat_map(|group| group.volumes).map(|volume| volume.name).collect())
+    }
+}
+
+/// Wherever a crash comes, a group was changed, renamed or deleted, or is as it was.
+#[test]
+fn a_crash_leaves_each_change_of_a_group_done_or_not() {
+    let mut done = [0_usize; 4];
+    for turns in (0..36).map(|turns| turns * 4) {
+        let mut bed = Bed::new(200 + turns);
+        let at = (turns, if turns % 8 == 0 { Crash::Power } else { Crash::Process });
+        let text = |text: &str| text.to_owned();
+        let (all, three) = (members(), members()[..3].to_vec());
+
+        bed.cut(|pool| pool.remove_from_group(text(GROUP), vec![text("d")]), at);
+        let volumes = bed.volumes_of(GROUP).expect("it is there");
+        assert!(volumes == all || volumes == three, "turns {turns}: {volumes:?}");
+        done[0] += usize::from(volumes == three);
+        if volumes == all {
+            let removed = Rc::clone(&bed.pool).remove_from_group(text(GROUP), vec![text("d")]);
+            wait(&bed.pool, removed).expect("removed");
+        }
+
+        bed.cut(|pool| pool.add_to_group(text(GROUP), vec![text("d")]), at);
+        let volumes = bed.volumes_of(GROUP).expect("it is there");
+        assert!(volumes == all || volumes == three, "turns {turns}: {volumes:?}");
+        done[1] += usize::from(volumes == all);
+
+        bed.cut(|pool| pool.rename_group(text(GROUP), text("other")), at);
+        let (old, new) = (bed.volumes_of(GROUP), bed.volumes_of("other"));
+        assert!(old.is_some() != new.is_some(), "turns {turns}: {old:?} {new:?}");
+        assert_eq!(old.as_ref().or(new.as_ref()), Some(&volumes), "turns {turns}");
+        done[2] += usize::from(new.is_some());
+        let name = if new.is_some() { "other" } else { GROUP };
+
+        bed.cut(|pool| pool.delete_group(text(name)), at);
+        let left = bed.volumes_of(name);
+        assert!(left.as_ref().is_none_or(|left| *left == volumes), "turns {turns}: {left:?}");
+        assert_eq!(bed.pool.volumes().len(), 4, "turns {turns}: its volumes stay");
+        done[3] += usize::from(left.is_none());
+    }
+    println!("done: {done:?} of 36");
+    assert!(done.iter().all(|&done| done > 3 && done < 36), "{done:?}");
+}
+
+/// Wherever a crash comes, a session of a group has ended with its clones, and with the roll-back
+/// that it led to, or none of these was done.
+#[test]
+fn a_crash_leaves_the_end_of_a_groups_session_done_or_not() {
+    let mut done = [0_usize; 2];
+    for turns in (0..36).map(|turns| turns * 4) {
+        let mut bed = Bed::new(300 + turns);
+        bed.writes(320);
+        bed.flush();
+        let at = (turns, if turns % 8 == 0 { Crash::Power } else { Crash::Process });
+        let (lsn, count) = bed.points[200];
+        bed.open(lsn).expect("opened");
+
+        bed.cut(|pool| pool.roll_back_session(SESSION.to_owned(), true, false), at);
+        let is_there = all_or_none(&bed.pool, &named(SESSION), &format!("turns {turns}"));
+        assert_eq!(bed.pool.sessions(Some(SESSION)).is_ok(), is_there, "turns {turns}");
+        assert_eq!(bed.pool.snapshots().is_empty(), is_there, "turns {turns}");
+        assert_eq!(bed.prefix(&members()), if is_there { 320 } else { count }, "turns {turns}");
+        done[0] += usize::from(!is_there);
+        if !is_there {
+            bed.open(lsn).expect("opened");
+        }
+
+        bed.cut(|pool| pool.abort_session(SESSION.to_owned()), at);
+        let is_there = all_or_none(&bed.pool, &named(SESSION), &format!("turns {turns}"));
+        assert_eq!(bed.pool.sessions(Some(SESSION)).is_ok(), is_there, "turns {turns}");
+        done[1] += usize::from(!is_there);
+    }
+    println!("done: {done:?} of 36");
+    assert!(done.iter().all(|&done| done > 3 && done < 36), "{done:?}");
 }
 
 /// A group at a point has the volumes that it had there, and what differs from today is said.

@@ -23,14 +23,6 @@ fn text(path: &Path) -> &str {
     path.to_str().expect("a path of text")
 }
 
-fn run(appliance: &Appliance, arguments: &[&str]) -> String {
-    appliance.command(arguments).unwrap_or_else(|error| panic!("{arguments:?}: {error}"))
-}
-
-fn refused(appliance: &Appliance, arguments: &[&str]) -> String {
-    appliance.command(arguments).expect_err("it is refused").to_string()
-}
-
 impl Bed {
     fn start() -> Self {
         Bed::start_copy_on("--memory")
@@ -54,14 +46,14 @@ impl Bed {
     fn import(&self, image: &[u8]) {
         let path = self.path("image");
         fs::write(&path, image).expect("written");
-        run(&self.source, &["volume", "import", "data", text(&path)]);
+        self.source.run(&["volume", "import", "data", text(&path)]);
     }
 
     fn contents(&self, appliance: &Appliance, volume: &str, at: Option<&str>) -> Vec<u8> {
         let path = self.path("contents");
         let mut arguments = vec!["volume", "export", volume, text(&path), "--force"];
         arguments.extend(at.into_iter().flat_map(|at| ["--at", at]));
-        run(appliance, &arguments);
+        appliance.run(&arguments);
         fs::read(&path).expect("it is there")
     }
 }
@@ -91,30 +83,30 @@ fn a_series_of_increments_carries_a_volume_to_another_appliance() {
     let first = image(1);
     let second = changed(&first, 2);
     bed.import(&first);
-    run(&bed.source, &["synch", "create", "--label", "one"]);
+    bed.source.run(&["synch", "create", "--label", "one"]);
     // An import leaves what is behind the end of its file.
     bed.import(&second[..QUARTER_BYTES]);
-    run(&bed.source, &["synch", "create", "--label", "two"]);
+    bed.source.run(&["synch", "create", "--label", "two"]);
     let (full, next) = (bed.path("full.inc"), bed.path("next.inc"));
-    run(&bed.source, &["diff", "data", "nothing", "synch:one", "--export", text(&full)]);
-    run(&bed.source, &["diff", "data", "synch:two", "--after", text(&full), "--export", text(&next)]);
+    bed.source.run(&["diff", "data", "nothing", "synch:one", "--export", text(&full)]);
+    bed.source.run(&["diff", "data", "synch:two", "--after", text(&full), "--export", text(&next)]);
     assert!(fs::metadata(&next).expect("made").len() < fs::metadata(&full).expect("made").len() / 2);
-    let again = refused(&bed.source, &["diff", "data", "nothing", "--export", text(&full)]);
+    let again = bed.source.refused(&["diff", "data", "nothing", "--export", text(&full)]);
     assert!(again.contains("--force"), "{again}");
 
     let size = (VOLUME_BLOCKS * BLOCK_BYTES).to_string();
-    run(&bed.copy, &["volume", "create", "replica", &size]);
-    run(&bed.copy, &["volume", "create", "small", "4096"]);
-    let early = refused(&bed.copy, &["diff", "replica", "--apply", text(&next)]);
+    bed.copy.run(&["volume", "create", "replica", &size]);
+    bed.copy.run(&["volume", "create", "small", "4096"]);
+    let early = bed.copy.refused(&["diff", "replica", "--apply", text(&next)]);
     assert!(early.contains("has not got the increment before"), "{early}");
-    run(&bed.copy, &["diff", "replica", "--apply", text(&full)]);
+    bed.copy.run(&["diff", "replica", "--apply", text(&full)]);
     assert!(bed.contents(&bed.copy, "replica", None) == first);
-    let known = run(&bed.copy, &["diff", "replica", "--apply", text(&full)]);
+    let known = bed.copy.run(&["diff", "replica", "--apply", text(&full)]);
     assert!(known.contains("already"), "{known}");
-    run(&bed.copy, &["diff", "replica", "--apply", text(&next)]);
+    bed.copy.run(&["diff", "replica", "--apply", text(&next)]);
     assert!(bed.contents(&bed.copy, "replica", None) == second);
     // A smaller volume grows.
-    run(&bed.copy, &["diff", "small", "--apply", text(&full)]);
+    bed.copy.run(&["diff", "small", "--apply", text(&full)]);
     assert!(bed.contents(&bed.copy, "small", None) == first);
     // The first state is a point of the copy.
     let synchs = bed.copy.rpc("synch_list", json!({})).expect("synchs");
@@ -128,11 +120,11 @@ fn an_increment_that_does_not_fit_changes_nothing() {
     let bed = Bed::start();
     let first = image(3);
     bed.import(&first);
-    run(&bed.source, &["synch", "create", "--label", "one"]);
+    bed.source.run(&["synch", "create", "--label", "one"]);
     let full = bed.path("full.inc");
-    run(&bed.source, &["diff", "data", "nothing", "--export", text(&full)]);
+    bed.source.run(&["diff", "data", "nothing", "--export", text(&full)]);
     let size = (VOLUME_BLOCKS * BLOCK_BYTES).to_string();
-    run(&bed.copy, &["volume", "create", "replica", &size]);
+    bed.copy.run(&["volume", "create", "replica", &size]);
     let head = |appliance: &Appliance| {
         appliance.rpc("pool_stats", Value::Null).expect("it answers")["newest_point_lsn"].clone()
     };
@@ -144,30 +136,30 @@ fn an_increment_that_does_not_fit_changes_nothing() {
         let mut copy = bytes.clone();
         copy[at] ^= 1;
         fs::write(&damaged, &copy).expect("written");
-        refused(&bed.copy, &["diff", "replica", "--apply", text(&damaged)]);
+        bed.copy.refused(&["diff", "replica", "--apply", text(&damaged)]);
     }
     fs::write(&damaged, &bytes[..bytes.len() - 200]).expect("written");
-    let cut = refused(&bed.copy, &["diff", "replica", "--apply", text(&damaged)]);
+    let cut = bed.copy.refused(&["diff", "replica", "--apply", text(&damaged)]);
     assert!(cut.contains("not written or copied to its end"), "{cut}");
     assert_eq!(head(&bed.copy), before);
     // A volume that is not as the first point was.
     let other = bed.path("other");
     fs::write(&other, vec![1; BLOCK_BYTES]).expect("written");
-    run(&bed.copy, &["volume", "import", "replica", text(&other)]);
+    bed.copy.run(&["volume", "import", "replica", text(&other)]);
     let before = head(&bed.copy);
-    let differs = refused(&bed.copy, &["diff", "replica", "--apply", text(&full)]);
+    let differs = bed.copy.refused(&["diff", "replica", "--apply", text(&full)]);
     assert!(differs.contains("it is not empty") && differs.contains("--force"), "{differs}");
     assert_eq!(head(&bed.copy), before);
     // In the pool that it comes from, states are compared: backward from the present.
     bed.import(&changed(&first, 4));
     let back = bed.path("back.inc");
     let newest = format!("lsn:{}", head(&bed.source));
-    run(&bed.source, &["diff", "data", &newest, "synch:one", "--export", text(&back)]);
-    run(&bed.source, &["restore", "clone", "data", "--at", &newest, "--name", "fork"]);
-    run(&bed.source, &["restore", "clone", "data", "--at", "synch:one", "--name", "old"]);
-    let differs = refused(&bed.source, &["diff", "old", "--apply", text(&back)]);
+    bed.source.run(&["diff", "data", &newest, "synch:one", "--export", text(&back)]);
+    bed.source.run(&["restore", "clone", "data", "--at", &newest, "--name", "fork"]);
+    bed.source.run(&["restore", "clone", "data", "--at", "synch:one", "--name", "old"]);
+    let differs = bed.source.refused(&["diff", "old", "--apply", text(&back)]);
     assert!(differs.contains("blocks differ"), "{differs}");
-    run(&bed.source, &["diff", "fork", "--apply", text(&back)]);
+    bed.source.run(&["diff", "fork", "--apply", text(&back)]);
     assert!(bed.contents(&bed.source, "fork", None) == first);
 }
 
@@ -177,20 +169,20 @@ fn an_apply_that_was_interrupted_goes_on() {
     let first = image(5);
     bed.import(&first);
     let full = bed.path("full.inc");
-    let report = run(&bed.source, &["--json", "diff", "data", "nothing", "--export", text(&full)]);
+    let report = bed.source.run(&["--json", "diff", "data", "nothing", "--export", text(&full)]);
     let report: Value = serde_json::from_str(&report).expect("JSON");
     let size = (VOLUME_BLOCKS * BLOCK_BYTES).to_string();
-    run(&bed.copy, &["volume", "create", "replica", &size]);
+    bed.copy.run(&["volume", "create", "replica", &size]);
     let volumes = bed.copy.rpc("volume_list", json!({"name": "replica"})).expect("a list");
     // As after a kill: the first synch is there, and a part of the blocks.
     let details = json!({"digest": report["digest"], "volume": volumes[0]["uuid"]});
     bed.copy.rpc("synch_create", json!({"label": "increment-begin", "details": details})).expect("a synch");
     let part = bed.path("part");
     fs::write(&part, &first[..100 * BLOCK_BYTES]).expect("written");
-    run(&bed.copy, &["volume", "import", "replica", text(&part)]);
+    bed.copy.run(&["volume", "import", "replica", text(&part)]);
     let fork = ["restore", "clone", "replica", "--at", "synch:increment-begin", "--name", "before"];
-    run(&bed.copy, &fork);
-    run(&bed.copy, &["diff", "replica", "--apply", text(&full)]);
+    bed.copy.run(&fork);
+    bed.copy.run(&["diff", "replica", "--apply", text(&full)]);
     assert!(bed.contents(&bed.copy, "replica", None) == first);
     assert!(bed.contents(&bed.copy, "before", None).iter().all(|byte| *byte == 0));
 }
@@ -203,12 +195,12 @@ fn an_apply_goes_on_after_a_crash() {
     let first = image(9);
     bed.import(&first);
     let full = bed.path("full.inc");
-    run(&bed.source, &["diff", "data", "nothing", "--export", text(&full)]);
+    bed.source.run(&["diff", "data", "nothing", "--export", text(&full)]);
     let size = (VOLUME_BLOCKS * BLOCK_BYTES).to_string();
     let mut cut = 0;
     for round in 0..8 {
         let name = format!("replica-{round}");
-        run(&bed.copy, &["volume", "create", &name, &size]);
+        bed.copy.run(&["volume", "create", &name, &size]);
         let begun = |copy: &Appliance| {
             let synchs = copy.rpc("synch_list", json!({"label": "increment-begin"})).expect("a list");
             synchs.as_array().expect("a list").len()
@@ -228,12 +220,12 @@ fn an_apply_goes_on_after_a_crash() {
         // A synch that was not stable is gone, and the volume is empty then.
         if begun(&bed.copy) > before {
             let fork = format!("before-{round}");
-            run(&bed.copy, &["restore", "clone", &name, "--at", "synch:increment-begin", "--name", &fork]);
+            bed.copy.run(&["restore", "clone", &name, "--at", "synch:increment-begin", "--name", &fork]);
             assert!(bed.contents(&bed.copy, &fork, None).iter().all(|byte| *byte == 0), "{name}");
         }
-        run(&bed.copy, &["diff", &name, "--apply", text(&full)]);
+        bed.copy.run(&["diff", &name, "--apply", text(&full)]);
         assert!(bed.contents(&bed.copy, &name, None) == first, "{name}");
-        let known = run(&bed.copy, &["diff", &name, "--apply", text(&full)]);
+        let known = bed.copy.run(&["diff", &name, "--apply", text(&full)]);
         assert!(known.contains("already"), "{known}");
     }
     println!("{cut} of 8 applies were cut");
@@ -245,40 +237,40 @@ fn blocks_are_looked_up_and_restored() {
     let bed = Bed::start();
     let first = image(7);
     bed.import(&first);
-    run(&bed.source, &["synch", "create", "--label", "good"]);
+    bed.source.run(&["synch", "create", "--label", "good"]);
     // Somebody scribbles on three blocks, and copies the rest again.
     let mut bad = first.clone();
     bad[40 * BLOCK_BYTES..43 * BLOCK_BYTES].fill(0xee);
     bed.import(&bad);
-    let history = run(&bed.source, &["block", "history", "data", "--block", "41"]);
+    let history = bed.source.run(&["block", "history", "data", "--block", "41"]);
     assert!(history.contains("write") && history.contains("primary"), "{history}");
-    let who = run(&bed.source, &["block", "who", "data", "--block", "41", "--at", "synch:good"]);
+    let who = bed.source.run(&["block", "who", "data", "--block", "41", "--at", "synch:good"]);
     assert!(who.contains("Since"), "{who}");
-    let listed = run(&bed.source, &["diff", "data", "synch:good", "--format", "blocks"]);
+    let listed = bed.source.run(&["diff", "data", "synch:good", "--format", "blocks"]);
     // Each import writes every block that is not zero again.
     assert!(listed.lines().count() > 10, "{listed}");
-    let said = run(&bed.source, &["block", "restore", "data", "--range", "40..43", "--at", "synch:good"]);
+    let said = bed.source.run(&["block", "restore", "data", "--range", "40..43", "--at", "synch:good"]);
     assert!(said.contains("3 of 3 blocks differed"), "{said}");
     assert!(bed.contents(&bed.source, "data", None) == first);
-    let never = refused(&bed.source, &["block", "restore", "data", "--block", "40", "--at", "lsn:0"]);
+    let never = bed.source.refused(&["block", "restore", "data", "--block", "40", "--at", "lsn:0"]);
     assert!(never.contains("did not exist"), "{never}");
 }
 
 #[test]
 fn a_difference_is_shown_in_every_form() {
     let bed = Bed::start();
-    run(&bed.source, &["volume", "create", "data", "1MiB"]);
+    bed.source.run(&["volume", "create", "data", "1MiB"]);
     let path = bed.path("one");
     let file = fs::File::create(&path).expect("made");
     file.set_len(1 << 20).expect("sparse");
     file.write_all_at(&[1; 2 * BLOCK_BYTES], 8 * BLOCK_BYTES as u64).expect("written");
-    run(&bed.source, &["synch", "create", "--label", "empty"]);
-    run(&bed.source, &["volume", "import", "data", text(&path)]);
-    let table = run(&bed.source, &["diff", "data", "synch:empty"]);
+    bed.source.run(&["synch", "create", "--label", "empty"]);
+    bed.source.run(&["volume", "import", "data", text(&path)]);
+    let table = bed.source.run(&["diff", "data", "synch:empty"]);
     assert!(table.contains("8..10") && table.contains("written"), "{table}");
-    let blocks = run(&bed.source, &["diff", "data", "synch:empty", "--format", "blocks"]);
+    let blocks = bed.source.run(&["diff", "data", "synch:empty", "--format", "blocks"]);
     assert_eq!(blocks, "32768 8192 data\n");
-    let listed = run(&bed.source, &["diff", "data", "synch:empty", "--format", "json"]);
+    let listed = bed.source.run(&["diff", "data", "synch:empty", "--format", "json"]);
     let listed: Value = serde_json::from_str(&listed).expect("JSON");
     assert_eq!(listed["ranges"], json!([{"block": 8, "blocks": 2, "kind": "written"}]));
     assert_eq!((&listed["written_blocks"], &listed["next_block"]), (&json!(2), &Value::Null));

@@ -116,7 +116,10 @@ fn every_command_of_the_readme_works() {
     let (kept, deleted) = (volumes.contains("accounts-before"), volumes.contains("accounts-recently"));
     assert!(kept && !deleted, "{volumes}");
     assert!(!volumes.contains("export-"), "what an export makes is deleted: {volumes}");
-    assert_eq!(appliance.complaints(), "");
+    let complaints = appliance.complaints();
+    let mut others =
+        complaints.lines().filter(|line| !line.contains("the volume was rolled back; the snapshot"));
+    assert_eq!(others.next(), None, "{complaints}");
 }
 
 #[test]

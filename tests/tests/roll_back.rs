@@ -11,8 +11,8 @@ use varve::archive::store::{Reason, StoreErrorKind};
 use varve::dma::BLOCK_BYTES;
 use varve::log::Recycling;
 use varve::volume::{
-    CreateVolume, IoError, NamedPoint, Point, Pool, PoolOptions, Request, RollBackInfo, Sink, VolumeError,
-    VolumeId,
+    CreateVolume, IoError, NamedPoint, Point, Pool, PoolOptions, Request, RollBackInfo, SegmentState, Sink,
+    VolumeError, VolumeId,
 };
 use varve_tests::sim::disk::{Crash, SimDisk};
 use varve_tests::sim::rng::Rng;
@@ -138,15 +138,15 @@ impl Bed {
         let info = wait(&self.pool, future)?;
         let to = self.state_at(info.point.lsn).clone();
         self.push(self.pool.stats().newest_change_lsn, to);
-        in_background(Rc::clone(&self.pool).hydrate(info.volume.id));
+        in_background(Rc::clone(&self.pool).hydrate(info.done.volume.id));
         Ok(info)
     }
 
     fn roll_back(&mut self, point: NamedPoint) -> RollBackInfo {
         let text = point.text.clone();
         let info = self.try_roll_back(point, false).unwrap_or_else(|error| panic!("{text}: {error}"));
-        assert_eq!(info.volume.size_bytes, self.now().size_blocks * BLOCK_BYTES as u64);
-        assert_eq!(info.resident_blocks + info.inherited_blocks, self.now().contents.len() as u64);
+        assert_eq!(info.done.volume.size_bytes, self.now().size_blocks * BLOCK_BYTES as u64);
+        assert_eq!(info.done.resident_blocks + info.done.inherited_blocks, self.now().contents.len() as u64);
         info
     }
 
@@ -184,13 +184,7 @@ impl Bed {
 
     /// Opens the pool again. What is not loaded yet waits for [`load`](Self::load).
     fn reopen_loading(&mut self, crash: Crash) {
-        forget_background();
-        let blank =
-            self.world.create(SimDisk::new(4096, false, 0).open(), SEGMENT_BLOCKS).expect("a blank disk");
-        drop(std::mem::replace(&mut self.pool, blank));
-        self.disk.crash(crash);
-        self.disk.die_after_writes(None);
-        self.pool = self.world.open_loading(self.disk.open()).expect("it opens");
+        self.world.crash(&mut self.pool, &self.disk, crash).expect("it opens");
     }
 
     fn load(&self) {
@@ -259,7 +253,8 @@ fn a_hundred_times_back_and_forth_is_exact() {
             let lsn = bed.random_point(last);
             let info = bed.roll_back(lsn_point(lsn));
             bed.check(VOLUME, &bed.now().clone());
-            (resident, inherited) = (resident + info.resident_blocks, inherited + info.inherited_blocks);
+            (resident, inherited) =
+                (resident + info.done.resident_blocks, inherited + info.done.inherited_blocks);
             for _ in 0..bed.rng.below(12) {
                 bed.write();
             }
@@ -493,7 +488,7 @@ fn an_archive_that_is_away_refuses_only_what_it_has() {
     println!("{error}");
     assert!(bed.pool.snapshots().is_empty(), "nothing has changed");
     let info = bed.roll_back(lsn_point(near));
-    assert_eq!(info.inherited_blocks, 0, "all of it is in the working set");
+    assert_eq!(info.done.inherited_blocks, 0, "all of it is in the working set");
     assert_eq!(run(&bed.pool, bed.id(VOLUME), &Request::Flush).result, Ok(()));
     bed.reopen_loading(Crash::Power);
     bed.check(VOLUME, &bed.now().clone());
@@ -518,7 +513,7 @@ fn a_pool_without_an_archive_keeps_all_or_refuses() {
             let point = bed.random_point(25);
             match bed.try_roll_back(lsn_point(point), false) {
                 Ok(info) => {
-                    assert_eq!(info.inherited_blocks, 0);
+                    assert_eq!(info.done.inherited_blocks, 0);
                     rolled += 1;
                 }
                 Err(VolumeError::NoSpace { .. } | VolumeError::NoSuchPoint { .. }) => {}
@@ -668,8 +663,99 @@ fn a_clone_that_was_never_written_leaves_nothing_behind() {
     bed.check("c", &state);
 }
 
-/// A working set that was made longer does not reach back to segments that had left the shorter one:
-/// a roll-back to what is there leaves it inherited, so that a restart and later points find it.
+/// A clone of a point after which only the size of its origin changed is reset to the size of the
+/// point.
+#[test]
+fn a_reset_gives_the_size_of_a_point_after_which_only_the_size_changed() {
+    let mut bed = Bed::new(89, 12, Recycling::Archived);
+    for _ in 0..30 {
+        bed.write();
+    }
+    let (point, state) = bed.states[30].clone();
+    let size_bytes = (state.size_blocks + 33) * BLOCK_BYTES as u64;
+    wait(&bed.pool, Rc::clone(&bed.pool).resize_volume(VOLUME.to_owned(), size_bytes)).expect("room");
+    let name = "c".to_owned();
+    let clone = Rc::clone(&bed.pool).clone_volume(VOLUME.to_owned(), lsn_point(point), name.clone(), false);
+    wait(&bed.pool, clone).expect("a clone");
+    bed.check("c", &state);
+    for crash in [Crash::Process, Crash::Power] {
+        bed.reopen(crash);
+        bed.change(bed.id("c"), &state);
+        wait(&bed.pool, Rc::clone(&bed.pool).reset_clone(name.clone(), None)).expect("reset");
+        bed.check("c", &state);
+    }
+}
+
+impl Bed {
+    /// The newest segment, and whether the log goes on in it.
+    fn newest_segment(&self) -> (u64, bool) {
+        let segments = self.pool.segments();
+        let newest = segments
+            .iter()
+            .filter_map(|segment| Some((segment.sequence?, segment)))
+            .max_by_key(|found| found.0);
+        newest
+            .map(|(sequence, segment)| (sequence, segment.state == SegmentState::Current))
+            .expect("a segment")
+    }
+
+    /// Opens the pool after a power cut: the volume has one of the states from `flushed` on.
+    fn cut_power(&mut self, flushed: usize) {
+        self.reopen(Crash::Power);
+        let found = contents(&self.pool);
+        let place = self.states[flushed..].iter().position(|(_, state)| *state == found);
+        self.states.truncate(flushed + place.expect("a prefix of the writes") + 1);
+    }
+}
+
+/// A pool whose newest segment is full takes writes after a power cut that lost the next one, also
+/// if the oldest holds blocks of a roll-back: nothing can be copied out of it before another
+/// segment is opened.
+#[test]
+fn a_full_working_set_with_a_rolled_back_volume_takes_writes_after_a_power_cut() {
+    let (mut full, mut tried) = (0, 0);
+    for seed in 0..8 {
+        let mut bed = Bed::new(90 + seed, 16, Recycling::Archived);
+        wait(&bed.pool, Rc::clone(&bed.pool).set_working_set(3)).expect("slots for it");
+        for _ in 0..900 {
+            bed.write();
+        }
+        assert_eq!(bed.pool.info().working_set_segments, 3, "it is in force");
+        for _ in 0..60 {
+            let point = bed.random_point(30);
+            bed.roll_back(lsn_point(point));
+            bed.settle();
+            assert_eq!(run(&bed.pool, bed.id(VOLUME), &Request::Flush).result, Ok(()));
+            let (newest, flushed) = (bed.newest_segment().0, bed.states.len() - 1);
+            for _ in 0..400 {
+                bed.write();
+                if bed.newest_segment().0 > newest {
+                    break;
+                }
+            }
+            // The trailer of the full segment is written, the next header not yet stable.
+            for _ in 0..bed.rng.below(3) {
+                turn(&bed.pool);
+            }
+            bed.cut_power(flushed);
+            let (newest, goes_on) = bed.newest_segment();
+            let segments = bed.pool.segments();
+            let oldest = segments.iter().find(|segment| segment.sequence == Some(newest - 2));
+            full += u32::from(!goes_on && oldest.is_some_and(|oldest| oldest.live_blocks > 0));
+            tried += 1;
+            bed.write();
+            bed.check(VOLUME, &bed.now().clone());
+            bed.settle();
+            bed.audit();
+        }
+    }
+    println!("{full} of {tried}");
+    assert!(full > 2, "{full} of {tried} cuts left a full segment, and live blocks in the oldest");
+}
+
+/// A working set that was made longer does not reach back to segments that had left the shorter
+/// one: a roll-back to what is there leaves it inherited, so that a restart and later points find
+/// it.
 #[test]
 fn a_longer_working_set_reaches_back_to_nothing_that_had_left_it() {
     let mut inherited = 0;
@@ -685,10 +771,11 @@ fn a_longer_working_set_reaches_back_to_nothing_that_had_left_it() {
         assert_eq!(bed.pool.info().working_set_segments, 2, "it is in force");
         set(&bed, 10);
         assert_eq!(bed.pool.info().working_set_segments, 10);
-        // Far enough for blocks that left the shorter one, near enough for them to be on the device.
+        // Far enough for blocks that left the shorter one, near enough for them to be on the
+        // device.
         let point = bed.states[bed.states.len() - 200 - 20 * seed as usize].0;
         let info = bed.roll_back(lsn_point(point));
-        inherited += info.inherited_blocks;
+        inherited += info.done.inherited_blocks;
         bed.check(VOLUME, &bed.now().clone());
         if seed % 2 == 0 {
             bed.settle();
@@ -738,6 +825,43 @@ fn a_reset_gives_the_size_of_the_point_too() {
         let reset = Rc::clone(&bed.pool).reset_clone("d".to_owned(), None);
         wait(&bed.pool, reset).expect("reset");
         bed.check("d", &large);
+    }
+}
+
+/// A clone that grew without being written, and was rolled back to a point of its own after that,
+/// is reset to the size with which it began. So is a clone of it.
+#[test]
+fn a_reset_gives_the_first_size_after_a_roll_back_too() {
+    let mut bed = Bed::new(77, 12, Recycling::Archived);
+    for _ in 0..30 {
+        bed.write();
+    }
+    let (first, state) = bed.states[20].clone();
+    let blocks = |size_blocks: u64| State { size_blocks, ..state.clone() };
+    let mut origin = (VOLUME.to_owned(), lsn_point(first), state.size_blocks);
+    for name in ["c", "d", "e"] {
+        let (source, point, size_blocks) = origin;
+        let clone = Rc::clone(&bed.pool).clone_volume(source, point, name.to_owned(), false);
+        wait(&bed.pool, clone).expect("a clone");
+        let large = size_blocks + 70;
+        let grow = Rc::clone(&bed.pool).resize_volume(name.to_owned(), large * BLOCK_BYTES as u64);
+        wait(&bed.pool, grow).expect("room");
+        let grown = bed.pool.stats().newest_point_lsn;
+        let reset = |bed: &Bed| {
+            let reset = Rc::clone(&bed.pool).reset_clone(name.to_owned(), None);
+            wait(&bed.pool, reset).expect("reset");
+            bed.check(name, &blocks(size_blocks));
+        };
+        reset(&bed);
+        let roll_back = Rc::clone(&bed.pool).roll_back(name.to_owned(), lsn_point(grown), false);
+        wait(&bed.pool, roll_back).expect("rolled back");
+        bed.check(name, &blocks(large));
+        bed.reopen(Crash::Process);
+        reset(&bed);
+        let roll_back = Rc::clone(&bed.pool).roll_back(name.to_owned(), lsn_point(grown), false);
+        wait(&bed.pool, roll_back).expect("rolled back");
+        let now = lsn_point(bed.pool.stats().newest_point_lsn);
+        origin = (name.to_owned(), now, large);
     }
 }
 

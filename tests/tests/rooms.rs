@@ -11,8 +11,8 @@
 //!   guarantees the rule. So a part of another struct has such fields.
 //! - A field that other files can see must be a part itself: its type is in the table too. Other
 //!   files call the part's methods, and the part decides what they change.
-//! - A struct in [`READ_BY_OTHERS`] is plain data: its fields are no parts, and other files see them
-//!   to read them. For these, calls of the methods that change a list count as writes too.
+//! - A struct in [`READ_BY_OTHERS`] is plain data: its fields are no parts, and other files see
+//!   them to read them. For these, calls of the methods that change a list count as writes too.
 //! - In the files that can see a field, the test searches the sources for writes of a field of that
 //!   name, whatever holds it. It is a different field only where the code shows that the holder has
 //!   another type (`self` of another type, a name with another type written at it, or a field of

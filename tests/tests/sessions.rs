@@ -357,7 +357,8 @@ fn wrong_uses_are_refused() {
 }
 
 /// A step whose entries the archive does not give, or gives damaged, is refused: the session stands
-/// where it stood, its clone shows what it showed, and the same step is made once the archive works.
+/// where it stood, its clone shows what it showed, and the same step is made once the archive
+/// works.
 #[test]
 fn a_step_that_cannot_be_read_changes_nothing() {
     let down = Fault::Error(StoreErrorKind::Unavailable(Reason::Busy("a fault")));
@@ -441,7 +442,7 @@ fn a_thousand_sessions_leave_nothing_behind() {
         let moment = past.rng.below(600) as usize;
         let back = Rc::clone(&past.pool).roll_back("data".to_owned(), lsn_point(past.lsn(moment)), false);
         let info = wait(&past.pool, back).expect("rolled back");
-        let hydrate = Rc::clone(&past.pool).hydrate(info.volume.id);
+        let hydrate = Rc::clone(&past.pool).hydrate(info.done.volume.id);
         wait(&past.pool, hydrate);
         wait(&past.pool, Rc::clone(&past.pool).delete_snapshot(info.before.name)).expect("deleted");
         if round == 40 {

@@ -1,6 +1,5 @@
 //! The command line's grammar.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -14,6 +13,7 @@ use super::group_args::GroupCommand;
 use super::point::point_text;
 use super::point_args::{PlanArgs, PointCommand, SynchListArgs};
 use super::session_args::SessionCommand;
+use super::spdk_args::{BdevCommand, FrameworkCommand, NvmfCommand, SpdkCommand, ThreadCommand};
 use crate::options::{InspectOptions, RecoverOptions, ServeOptions};
 use crate::text::units::SizeBytes;
 
@@ -162,7 +162,7 @@ pub(super) enum CallCommand {
     /// The running appliance: its version, signals.
     #[command(subcommand)]
     Spdk(SpdkCommand),
-    /// Call any JSON-RPC method and print its answer; `varve rpc rpc_get_methods` lists the methods.
+    /// Call any JSON-RPC method and print its answer; `varve rpc rpc_get_methods` lists them.
     ///
     /// Example: varve rpc volume_list '{"name": "vol0"}'
     #[command(verbatim_doc_comment)]
@@ -186,8 +186,8 @@ pub(super) enum PoolCommand {
     Segments,
     /// Change how many segments the live data may use (the working set).
     ///
-    /// More segments hold more. Fewer leave more of the device to the past, and make any point faster
-    /// to rebuild: it is rebuilt from at most N+1 segments.
+    /// More segments hold more. Fewer leave more of the device to the past, and make any point
+    /// faster to rebuild: it is rebuilt from at most N+1 segments.
     ///
     /// Example: varve pool set-working-set 40
     #[command(verbatim_doc_comment)]
@@ -208,7 +208,7 @@ pub(super) enum PoolCommand {
         #[arg(long)]
         is_right: bool,
     },
-    /// Make the primary of a lost pool again, from its archive alone. No appliance may be serving it.
+    /// Make the primary of a lost pool again, from its archive alone, while no appliance serves it.
     ///
     /// Example: varve pool recover --from /mnt/archive --dir /srv/varve
     #[command(verbatim_doc_comment)]
@@ -283,7 +283,7 @@ pub(super) enum VolumeCommand {
     /// Example: varve volume export accounts before.img --at synch:before-upgrade
     #[command(verbatim_doc_comment)]
     Export(ExportOptions),
-    /// Copy what a clone inherited into the pool, and wait until it needs neither its origin nor the archive.
+    /// Copy what a clone inherited into the pool, until it needs neither origin nor archive.
     ///
     /// Example: varve volume hydrate accounts-before
     #[command(verbatim_doc_comment)]
@@ -424,7 +424,7 @@ impl PageArgs {
 pub(super) enum SnapshotCommand {
     /// Name this moment of every volume, and keep it until the snapshot is deleted.
     ///
-    /// Example: varve snapshot create before-upgrade; varve snapshot create good --at synch:nightly-1
+    /// Example: varve snapshot create before-upgrade; varve snapshot create good --at synch:nightly
     #[command(verbatim_doc_comment)]
     Create {
         /// The name of the snapshot.
@@ -493,139 +493,6 @@ pub(super) enum RestoreCommand {
     RollBack(RollBackOptions),
     #[command(flatten)]
     Session(SessionCommand),
-}
-
-/// Which subsystem.
-#[derive(Debug, Args)]
-pub(super) struct SubsystemArgs {
-    /// The NQN of the subsystem (nqn.2026-11.dev.varve:VOLUME), or `discovery`.
-    pub(super) nqn: String,
-}
-
-/// Which listener.
-#[derive(Debug, Args)]
-pub(super) struct ListenerArgs {
-    /// The NQN of any subsystem; a listener is for all of them.
-    #[arg(long, default_value = "discovery")]
-    pub(super) nqn: String,
-    /// The address and port; with port 0 the system chooses one.
-    #[arg(
-        value_name = "ADDRESS:PORT",
-        help = "The address and port, like 10.1.0.5:4420 or [::1]:4420; with port 0 the system chooses one"
-    )]
-    pub(super) address: SocketAddr,
-}
-
-#[derive(Debug, Subcommand)]
-pub(super) enum NvmfCommand {
-    /// List the subsystems.
-    GetSubsystems {
-        /// Only the subsystem with this NQN.
-        nqn: Option<String>,
-    },
-    /// Show the transports and their limits.
-    GetTransports,
-    /// Show connections, and commands since start.
-    GetStats,
-    /// Show where hosts connect to a subsystem.
-    ///
-    /// Example: varve nvmf subsystem-get-listeners discovery
-    #[command(verbatim_doc_comment)]
-    SubsystemGetListeners(SubsystemArgs),
-    /// Show the hosts that are connected to a subsystem.
-    ///
-    /// Example: varve nvmf subsystem-get-controllers nqn.2026-11.dev.varve:vol0
-    #[command(verbatim_doc_comment)]
-    SubsystemGetControllers(SubsystemArgs),
-    /// Show the connections of a subsystem.
-    ///
-    /// Example: varve nvmf subsystem-get-qpairs nqn.2026-11.dev.varve:vol0
-    #[command(verbatim_doc_comment)]
-    SubsystemGetQpairs(SubsystemArgs),
-    /// Start listening on an address, for every subsystem.
-    ///
-    /// Example: varve nvmf subsystem-add-listener 10.1.0.5:4420
-    #[command(verbatim_doc_comment)]
-    SubsystemAddListener(ListenerArgs),
-    /// Stop listening on an address, for every subsystem. Connected hosts stay connected.
-    ///
-    /// Example: varve nvmf subsystem-remove-listener 10.1.0.5:4420
-    #[command(verbatim_doc_comment)]
-    SubsystemRemoveListener(ListenerArgs),
-}
-
-#[derive(Debug, Subcommand)]
-pub(super) enum BdevCommand {
-    /// List the volumes.
-    GetBdevs {
-        /// Only the volume of this name.
-        name: Option<String>,
-    },
-    /// Turn the measurement of a volume's requests on or off.
-    ///
-    /// Example: varve bdev enable-histogram vol0 true
-    #[command(verbatim_doc_comment)]
-    EnableHistogram {
-        /// The volume.
-        name: String,
-        /// true or false.
-        #[arg(action = clap::ArgAction::Set)]
-        enable: bool,
-        /// Measure only this kind of request: read, write, unmap, `write_zeroes`, flush.
-        #[arg(long)]
-        opc: Option<String>,
-    },
-    /// Show how long a volume's requests took.
-    ///
-    /// Example: varve bdev get-histogram vol0
-    #[command(verbatim_doc_comment)]
-    GetHistogram {
-        /// The volume.
-        name: String,
-    },
-    /// Show activity since start.
-    GetIostat {
-        /// Only these volumes.
-        names: Vec<String>,
-    },
-}
-
-#[derive(Debug, Subcommand)]
-pub(super) enum FrameworkCommand {
-    /// Show the reactors and how busy they were since start.
-    GetReactors,
-    /// List the parts that have a configuration.
-    GetSubsystems,
-    /// Show the calls that would configure a part as it is now.
-    ///
-    /// Example: varve framework get-config nvmf
-    #[command(verbatim_doc_comment)]
-    GetConfig {
-        /// The part, as get-subsystems lists it.
-        name: String,
-    },
-    /// Wait until the pool is open.
-    WaitInit,
-}
-
-#[derive(Debug, Subcommand)]
-pub(super) enum ThreadCommand {
-    /// Show how busy the threads were since start.
-    GetStats,
-}
-
-#[derive(Debug, Subcommand)]
-pub(super) enum SpdkCommand {
-    /// Show the version of the running appliance.
-    GetVersion,
-    /// Send the appliance a signal.
-    ///
-    /// Example: varve spdk kill-instance SIGTERM
-    #[command(verbatim_doc_comment)]
-    KillInstance {
-        /// SIGTERM or SIGINT, which stop it cleanly; SIGQUIT or SIGKILL, which end it at once.
-        sig_name: String,
-    },
 }
 
 fn json_value(text: &str) -> Result<Value, String> {

@@ -2,7 +2,7 @@
 
 use super::cells::{blocks, size};
 use crate::text::table::{Table, pairs};
-use crate::volume::{CloneSpace, RollBackInfo, VolumeState};
+use crate::volume::{CloneSpace, RollBackInfo, ScanCost, VolumeState};
 
 /// The clones.
 pub(super) fn clones(clones: &[CloneSpace]) -> String {
@@ -30,33 +30,34 @@ pub(super) fn clones(clones: &[CloneSpace]) -> String {
     table.render("no clones; varve restore clone VOLUME --at POINT --name NAME makes one")
 }
 
-/// What was read of an anchor, as a part of a sentence.
-pub(super) fn anchor(lsn: Option<u64>, bytes: u64) -> String {
-    lsn.map_or_else(String::new, |lsn| format!(" and {} of the anchor at lsn:{lsn}", size(bytes)))
+/// What was read to build an index, and how long the whole took.
+pub(super) fn scan(cost: &ScanCost, elapsed_us: u64) -> String {
+    let anchor = |lsn: u64| format!(" and {} of the anchor at lsn:{lsn}", size(cost.anchor_bytes));
+    format!(
+        "{} entries in at most {} segments (bound {}){}, {:.1} ms",
+        cost.entries_scanned,
+        cost.segments_touched,
+        cost.segments_bound,
+        cost.anchor_lsn.map_or_else(String::new, anchor),
+        elapsed_us as f64 / 1000.0
+    )
 }
 
 /// A roll-back.
-pub(super) fn roll_back(done: &RollBackInfo) -> String {
-    let undo = format!("varve restore roll-back {} --at snapshot:{}", done.volume.name, done.before.name);
+pub(super) fn roll_back(info: &RollBackInfo) -> String {
+    let RollBackInfo { done, point, before, elapsed_us } = info;
+    let undo = format!("varve restore roll-back {} --at snapshot:{}", done.volume.name, before.name);
     let rest = match done.inherited_blocks {
         0 => "all of it is in the working set".to_owned(),
         rest => format!("{} are copied in the background", blocks(rest)),
     };
-    let scan = format!(
-        "{} entries in at most {} segments (bound {}){}, {:.1} ms",
-        done.entries_scanned,
-        done.segments_touched,
-        done.segments_bound,
-        anchor(done.anchor_lsn, done.anchor_bytes),
-        done.elapsed_us as f64 / 1000.0
-    );
     pairs([
         ("Volume", done.volume.name.clone()),
-        ("Is now", format!("as at {} (lsn:{})", done.point.point, done.point.lsn)),
-        ("Before", format!("snapshot '{}' (lsn:{})", done.before.name, done.before.lsn)),
+        ("Is now", format!("as at {} (lsn:{})", point.point, point.lsn)),
+        ("Before", format!("snapshot '{}' (lsn:{})", before.name, before.lsn)),
         ("To undo it", undo),
         ("In place", blocks(done.resident_blocks)),
         ("The rest", rest),
-        ("Scanned", scan),
+        ("Scanned", scan(&done.scan, *elapsed_us)),
     ])
 }

@@ -18,8 +18,8 @@ pub(super) struct VolumesArgs {
 pub(super) enum GroupCommand {
     /// Make a group of volumes.
     ///
-    /// Its name may be used where a volume's may: in varve synch create, varve restore plan, open and
-    /// roll-back, varve point list and varve diff. All its volumes are then at one position.
+    /// Its name may be used where a volume's may: in varve synch create, varve restore plan, open
+    /// and roll-back, varve point list and varve diff. All its volumes are then at one position.
     ///
     /// Example: varve group create shop accounts orders journal
     #[command(verbatim_doc_comment)]

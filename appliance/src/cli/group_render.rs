@@ -69,7 +69,7 @@ pub(super) fn roll_back(done: &RollBacks) -> String {
             size(rolled.volume.size_bytes),
             blocks(rolled.resident_blocks),
             blocks(rolled.inherited_blocks),
-            rolled.entries_scanned.to_string(),
+            rolled.scan.entries_scanned.to_string(),
         ]);
     }
     text.push('\n');

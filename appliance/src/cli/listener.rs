@@ -5,9 +5,9 @@ use std::io::Write;
 
 use serde_json::{Map, Value, json};
 
-use super::args::ListenerArgs;
 use super::render::address_text;
 use super::request::{full_nqn, of_listener};
+use super::spdk_args::ListenerArgs;
 use super::{Client, CommandError, print};
 
 /// Adds a listener on a port that the system chooses, and prints the address with the port.

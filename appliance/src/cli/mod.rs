@@ -4,10 +4,9 @@
 //! `archive seal`, `expire` and `verify` and `volume hydrate` start long jobs and watch them; `top`
 //! and `point list` call repeatedly; `block restore` is watched too, and `diff` fetches pages;
 //! `volume import` and `export`, `diff --export` and `--apply`, and `restore bisect --check` also
-//! connect as a host. Every other command makes
-//! one call and shows its result: as tables for people, or with `--json` exactly as received. An
-//! error is one line on standard error, with exit code 1; the exit code is 2 if the command line
-//! itself is wrong.
+//! connect as a host. Every other command makes one call and shows its result: as tables for
+//! people, or with `--json` exactly as received. An error is one line on standard error, with exit
+//! code 1; the exit code is 2 if the command line itself is wrong.
 
 mod archive;
 mod archive_args;
@@ -35,12 +34,14 @@ mod render_archive;
 mod render_block;
 mod render_latency;
 mod render_point;
+mod render_pool;
 mod render_session;
 mod request;
 mod session;
 #[expect(clippy::doc_markdown, reason = "help texts, which a terminal shows as they are")]
 mod session_args;
 mod session_request;
+mod spdk_args;
 mod top;
 mod transfer;
 
@@ -54,11 +55,12 @@ use clap::Parser;
 pub use client::{Client, ClientError, DEFAULT_ANSWER_TIMEOUT};
 
 use self::archive_args::ArchiveCommand;
-use self::args::{CallCommand, Cli, Command, NvmfCommand, PoolCommand, RestoreCommand, VolumeCommand};
+use self::args::{CallCommand, Cli, Command, PoolCommand, RestoreCommand, VolumeCommand};
 use self::block_args::{BlockCommand, DiffArgs};
 use self::output::{one_line, print};
 use self::point_args::PointCommand;
 use self::session_args::SessionCommand;
+use self::spdk_args::NvmfCommand;
 use crate::options::{
     CommandError, DEFAULT_SOCKET, InspectOptions, RecoverOptions, SYSTEM_SOCKET, ServeOptions,
 };
@@ -126,74 +128,69 @@ pub fn run_with(
 
 fn carry_out(cli: Cli, local: &dyn LocalCommands, output: &mut dyn Write) -> Result<(), CommandError> {
     let Cli { rpc, json, timeout_s, command } = cli;
-    let request = match command {
-        Command::Serve(options) => return local.serve(ServeOptions { rpc, ..options }),
-        Command::Inspect(options) => return local.inspect(InspectOptions { json, ..options }),
-        Command::Top(options) => {
-            return top::top(|| connect(rpc.clone(), timeout_s), &options, json, output);
-        }
+    match command {
+        Command::Serve(options) => local.serve(ServeOptions { rpc, ..options }),
+        Command::Inspect(options) => local.inspect(InspectOptions { json, ..options }),
+        Command::Top(options) => top::top(|| connect(rpc.clone(), timeout_s), &options, json, output),
         Command::Config(command) => {
-            return configure::configure(&mut connect(rpc, timeout_s)?, &command, json, output);
+            configure::configure(&mut connect(rpc, timeout_s)?, &command, json, output)
         }
         Command::Call(CallCommand::Pool(PoolCommand::Recover(options))) => {
-            return local.recover(RecoverOptions { json, ..options });
+            local.recover(RecoverOptions { json, ..options })
         }
-        Command::Call(CallCommand::Volume(VolumeCommand::Hydrate { name })) => {
-            return archive::hydrate(&mut connect(rpc, timeout_s)?, &name, json, output);
+        Command::Call(command) => call(&mut connect(rpc, timeout_s)?, command, json, output),
+    }
+}
+
+/// Carries out a command that calls a running appliance.
+fn call(
+    client: &mut Client,
+    command: CallCommand,
+    json: bool,
+    output: &mut dyn Write,
+) -> Result<(), CommandError> {
+    match command {
+        CallCommand::Volume(VolumeCommand::Hydrate { name }) => archive::hydrate(client, &name, json, output),
+        CallCommand::Volume(VolumeCommand::Import(options)) => {
+            transfer::import(client, &options, json, output)
         }
-        Command::Call(CallCommand::Volume(VolumeCommand::Import(options))) => {
-            return transfer::import(&mut connect(rpc, timeout_s)?, &options, json, output);
+        CallCommand::Volume(VolumeCommand::Export(options)) => {
+            transfer::export(client, &options, json, output)
         }
-        Command::Call(CallCommand::Volume(VolumeCommand::Export(options))) => {
-            return transfer::export(&mut connect(rpc, timeout_s)?, &options, json, output);
+        CallCommand::Restore(RestoreCommand::Session(SessionCommand::Bisect(options))) => {
+            session::bisect(client, &options, json, output)
         }
-        Command::Call(CallCommand::Restore(RestoreCommand::Session(SessionCommand::Bisect(options)))) => {
-            return session::bisect(&mut connect(rpc, timeout_s)?, &options, json, output);
-        }
-        Command::Call(CallCommand::Block(BlockCommand::Restore { volume, blocks, at, force })) => {
+        CallCommand::Block(BlockCommand::Restore { volume, blocks, at, force }) => {
             let what = (&*volume, &blocks, &*at, force);
-            return blocks::restore(&mut connect(rpc, timeout_s)?, what, json, output);
+            blocks::restore(client, what, json, output)
         }
-        Command::Call(CallCommand::Diff(args)) => {
-            let client = &mut connect(rpc, timeout_s)?;
-            return match &*args {
-                DiffArgs { export: Some(file), .. } => {
-                    transfer::increment::export(client, &args, file, json, output)
-                }
-                DiffArgs { apply: Some(file), .. } => {
-                    transfer::increment::apply(client, &args, file, json, output)
-                }
-                _ => blocks::diff(client, &args, json, output),
-            };
+        CallCommand::Diff(args) => match &*args {
+            DiffArgs { export: Some(file), .. } => {
+                transfer::increment::export(client, &args, file, json, output)
+            }
+            DiffArgs { apply: Some(file), .. } => {
+                transfer::increment::apply(client, &args, file, json, output)
+            }
+            _ => blocks::diff(client, &args, json, output),
+        },
+        CallCommand::Nvmf(NvmfCommand::SubsystemAddListener(args)) if args.address.port() == 0 && !json => {
+            listener::add_on_any_port(client, args, output)
         }
-        Command::Call(CallCommand::Nvmf(NvmfCommand::SubsystemAddListener(args)))
-            if args.address.port() == 0 && !json =>
-        {
-            return listener::add_on_any_port(&mut connect(rpc, timeout_s)?, args, output);
+        CallCommand::Point(PointCommand::List(options)) => points::list(client, &options, json, output),
+        CallCommand::Archive(ArchiveCommand::Seal) => archive::seal(client, json, output),
+        CallCommand::Archive(ArchiveCommand::Expire { dry_run: false, clock_is_right, all }) => {
+            archive::expire(client, clock_is_right, all, json, output)
         }
-        Command::Call(CallCommand::Point(PointCommand::List(options))) => {
-            return points::list(&mut connect(rpc, timeout_s)?, &options, json, output);
+        CallCommand::Archive(ArchiveCommand::Verify { from, to }) => {
+            archive::verify(client, from, to, json, output)
         }
-        Command::Call(CallCommand::Archive(ArchiveCommand::Seal)) => {
-            return archive::seal(&mut connect(rpc, timeout_s)?, json, output);
+        command => {
+            let request = request::MethodCall::from(command);
+            let result = client.call(&request.method, request.params)?;
+            let text = if json { format!("{result:#}\n") } else { render::render(request.view, &result) };
+            print(output, &text)
         }
-        Command::Call(CallCommand::Archive(ArchiveCommand::Expire {
-            dry_run: false,
-            clock_is_right,
-            all,
-        })) => {
-            return archive::expire(&mut connect(rpc, timeout_s)?, clock_is_right, all, json, output);
-        }
-        Command::Call(CallCommand::Archive(ArchiveCommand::Verify { from, to })) => {
-            return archive::verify(&mut connect(rpc, timeout_s)?, from, to, json, output);
-        }
-        Command::Call(request) => request,
-    };
-    let request = request::Request::from(request);
-    let mut client = connect(rpc, timeout_s)?;
-    let result = client.call(&request.method, request.params)?;
-    let text = if json { format!("{result:#}\n") } else { render::render(request.view, &result) };
-    print(output, &text)
+    }
 }
 
 /// Connects to the given socket, or to the first default one that exists.

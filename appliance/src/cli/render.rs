@@ -1,8 +1,6 @@
 //! Renders results for people: tables, sizes in binary units, times in UTC. A result whose shape
 //! this version does not know (from an appliance of another version) is shown as JSON.
 
-use std::fmt::Write as _;
-
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -10,15 +8,15 @@ use serde_json::Value;
 use super::cells::{blocks, size};
 use super::render_point::point_text;
 use super::{
-    clone_render, group_render, render_archive, render_block, render_latency, render_point, render_session,
+    clone_render, group_render, render_archive, render_block, render_latency, render_point, render_pool,
+    render_session,
 };
-use crate::log::geometry::RESERVE_SLOTS;
-use crate::log::time::{ClockStanding, ClockStatus};
+use crate::log::time::ClockStatus;
 use crate::text::table::{Table, pairs};
 use crate::text::units::format_time;
 use crate::volume::{
-    CloneInfo, PoolInfo, PoolStats, ResolvedPoint, SegmentInfo, SegmentState, SnapshotInfo, SynchInfo,
-    VolumeInfo, VolumeOrigin, VolumeState,
+    CloneInfo, PoolInfo, PoolStats, ResolvedPoint, SegmentInfo, SnapshotInfo, SynchInfo, VolumeInfo,
+    VolumeOrigin, VolumeState,
 };
 
 /// How a result is shown.
@@ -77,11 +75,11 @@ pub(super) enum View {
 /// The text for a result.
 pub(super) fn render(view: View, result: &Value) -> String {
     let text = match view {
-        View::Pools => typed(result, |pools: Vec<PoolInfo>| pool_list(&pools)),
-        View::Pool => typed(result, |pool: PoolInfo| pool_list(&[pool])),
-        View::GrownPool => typed(result, |pool: PoolInfo| grown_pool(&pool)),
-        View::PoolStats => typed(result, |stats: PoolStats| pool_stats(&stats)),
-        View::Segments => typed(result, |segments: Vec<SegmentInfo>| segment_table(&segments)),
+        View::Pools => typed(result, |pools: Vec<PoolInfo>| render_pool::pool_list(&pools)),
+        View::Pool => typed(result, |pool: PoolInfo| render_pool::pool_list(&[pool])),
+        View::GrownPool => typed(result, |pool: PoolInfo| render_pool::grown_pool(&pool)),
+        View::PoolStats => typed(result, |stats: PoolStats| render_pool::pool_stats(&stats)),
+        View::Segments => typed(result, |segments: Vec<SegmentInfo>| render_pool::segment_table(&segments)),
         View::Volume => typed(result, |volume: VolumeInfo| volume_table(&[volume])),
         View::Volumes => typed(result, |volumes: Vec<VolumeInfo>| volume_table(&volumes)),
         View::Synch => typed(result, |synch: SynchInfo| synch_table(&[synch])),
@@ -102,7 +100,7 @@ pub(super) fn render(view: View, result: &Value) -> String {
         View::RollBack => typed(result, |done| clone_render::roll_back(&done)),
         View::RestorePlan if result.get("group").is_some() => typed(result, |plan| group_render::plan(&plan)),
         View::RestorePlan => typed(result, |plan| render_point::plan(&plan)),
-        View::Clock => typed(result, |clock: ClockStatus| clock_text(&clock, result)),
+        View::Clock => typed(result, |clock: ClockStatus| render_pool::clock_text(&clock, result)),
         View::Archive => typed(result, |report| render_archive::status(&report)),
         View::ArchivedObjects => typed(result, |objects: Vec<_>| render_archive::objects(&objects)),
         View::Explanation => typed(result, |explained| render_archive::explanation(&explained)),
@@ -130,167 +128,6 @@ pub(super) fn render(view: View, result: &Value) -> String {
 
 fn typed<T: DeserializeOwned, S>(result: &Value, show: impl FnOnce(T) -> S) -> Option<S> {
     T::deserialize(result).ok().map(show)
-}
-
-fn percent(part: u64, whole: u64) -> String {
-    if whole == 0 { "-".to_owned() } else { format!("{:.1} %", part as f64 * 100.0 / whole as f64) }
-}
-
-fn pool_list(pools: &[PoolInfo]) -> String {
-    let mut text = String::new();
-    for pool in pools {
-        let device = format!("{} ({}, {})", pool.device, pool.device_kind, size(pool.device_bytes));
-        let mut slots = format!("{} slots of {}", pool.slots, size(pool.segment_bytes));
-        if pool.device_slots > pool.slots {
-            let _ = write!(slots, "; the device has room for {} (`varve pool grow`)", pool.device_slots);
-        }
-        let mut working_set = format!("{} segments", pool.working_set_segments);
-        if let Some(target) = pool.working_set_target_segments {
-            let _ = write!(working_set, ", on its way to {target}");
-        }
-        text.push_str(&pairs([
-            ("Pool", pool.uuid.to_string()),
-            ("State", pool.state.clone()),
-            ("Device", device),
-            ("Segments", slots),
-            ("Working set", working_set),
-            ("Volumes", pool.volumes.to_string()),
-            ("Created", format_time(pool.created_ns)),
-        ]));
-        text.push_str(&pairs(pool.problems.iter().map(|problem| ("Problem", problem.clone()))));
-    }
-    if pools.is_empty() { "no pools\n".to_owned() } else { text }
-}
-
-/// A pool that has just grown, and what is left to do before its volumes can hold more.
-fn grown_pool(pool: &PoolInfo) -> String {
-    let mut text = pool_list(std::slice::from_ref(pool));
-    let most = pool.slots.saturating_sub(RESERVE_SLOTS);
-    if most > pool.working_set_segments {
-        // Writing to a string does not fail.
-        let _ = writeln!(
-            text,
-            "\nThe new slots hold more of the past. For volumes to hold more, make the working set longer too: varve pool set-working-set N, with N from {} to {most}",
-            pool.working_set_segments + 1
-        );
-    }
-    text
-}
-
-fn pool_stats(stats: &PoolStats) -> String {
-    let amplification = if stats.host_written_blocks == 0 {
-        "-".to_owned()
-    } else {
-        let all = stats.device_written_blocks as f64 / stats.host_written_blocks as f64;
-        format!("{:.2} ({all:.2} with headers and trailers)", stats.write_amplification)
-    };
-    let taken = stats.reserved_blocks + stats.thin_blocks + stats.masks;
-    let capacity = if stats.capacity_blocks == 0 {
-        "until the log is full".to_owned()
-    } else {
-        format!("{}, {} of it taken", blocks(stats.capacity_blocks), percent(taken, stats.capacity_blocks))
-    };
-    let segments = format!(
-        "{} in use, {} inactive, {} to recycle",
-        stats.segments_in_use, stats.segments_inactive, stats.segments_recycle
-    );
-    let released = format!("{} ({} of them early)", stats.released_segments, stats.released_early_segments);
-    let log = format!(
-        "{} of {} ({}{})",
-        blocks(stats.log_used_blocks),
-        blocks(stats.log_capacity_blocks),
-        percent(stats.log_used_blocks.min(stats.log_capacity_blocks), stats.log_capacity_blocks),
-        // A small part of the log is kept for the pool's own records when hosts are refused.
-        if stats.log_used_blocks > stats.log_capacity_blocks { ", and some of the reserve" } else { "" }
-    );
-    let retried = format!("{} ({} succeeded later)", stats.retried_reads, stats.rescued_reads);
-    let dma = format!("{} of {}", size(stats.dma_in_use_bytes), size(stats.dma_budget_bytes));
-    pairs([
-        ("Head LSN", stats.head_lsn.to_string()),
-        ("Written LSN", stats.written_lsn.to_string()),
-        ("Stable LSN", stats.stable_lsn.to_string()),
-        ("Log used", log),
-        ("Capacity", capacity),
-        ("Reserved", blocks(stats.reserved_blocks)),
-        ("Thin", blocks(stats.thin_blocks)),
-        ("Masks", stats.masks.to_string()),
-        ("Mapped", blocks(stats.mapped_blocks)),
-        ("Segments", segments),
-        ("Segments released", released),
-        ("Written by hosts", blocks(stats.host_written_blocks)),
-        ("Read by hosts", blocks(stats.host_read_blocks)),
-        (
-            "Read ahead",
-            format!(
-                "{}, {} of it asked for",
-                blocks(stats.read_ahead_blocks),
-                percent(stats.read_ahead_used_blocks, stats.read_ahead_blocks)
-            ),
-        ),
-        ("Copied forward", blocks(stats.copied_blocks)),
-        ("Written to device", blocks(stats.device_written_blocks)),
-        ("Write amplification", amplification),
-        ("Records", stats.records.to_string()),
-        ("Flushes", stats.flushes.to_string()),
-        ("Checksum errors", stats.checksum_errors.to_string()),
-        ("Reads tried again", retried),
-        ("Unreadable", format!("{} reads of hosts ended in a media error", stats.unreadable_blocks)),
-        ("Index memory", size(stats.index_bytes)),
-        ("DMA memory", dma),
-    ])
-}
-
-fn segment_table(segments: &[SegmentInfo]) -> String {
-    let mut table = Table::new([
-        ">SLOT",
-        ">SEQUENCE",
-        "STATE",
-        "ARCHIVED",
-        ">FIRST LSN",
-        ">USED",
-        ">ENTRIES",
-        ">LIVE",
-        "OPENED",
-        "PROBLEMS",
-    ]);
-    for segment in segments {
-        let state = match segment.state {
-            SegmentState::Current => "current",
-            SegmentState::Active => "active",
-            SegmentState::Inactive => "inactive",
-            SegmentState::Recycle => "recycle",
-        };
-        let slot = segment.slot.to_string();
-        let Some(sequence) = segment.sequence else {
-            let dash = || "-".to_owned();
-            table.row([
-                slot,
-                dash(),
-                state.to_owned(),
-                dash(),
-                dash(),
-                dash(),
-                dash(),
-                dash(),
-                dash(),
-                segment.problems.join("; "),
-            ]);
-            continue;
-        };
-        table.row([
-            slot,
-            sequence.to_string(),
-            state.to_owned(),
-            if segment.archived { "yes" } else { "no" }.to_owned(),
-            segment.first_lsn.to_string(),
-            blocks(segment.used_blocks),
-            segment.entries.to_string(),
-            blocks(segment.live_blocks),
-            format_time(segment.opened_ns),
-            segment.problems.join("; "),
-        ]);
-    }
-    table.render("no segments")
 }
 
 fn volume_table(volumes: &[VolumeInfo]) -> String {
@@ -374,31 +211,8 @@ fn snapshot_table(snapshots: &[SnapshotInfo]) -> String {
     table.render("no snapshots; varve snapshot create NAME makes one")
 }
 
-fn clock_text(clock: &ClockStatus, result: &Value) -> String {
-    let standing = match clock.standing {
-        ClockStanding::Agrees => "they agree",
-        ClockStanding::Ahead => "the machine's is too far ahead to be believed",
-        ClockStanding::Behind => "the machine's is far behind",
-    };
-    let mut text = pairs([
-        ("Log's time", format_time(clock.trusted_ns)),
-        ("Machine's time", format_time(clock.wall_ns)),
-        ("Standing", standing.to_owned()),
-    ]);
-    let problem = result.get("problem").and_then(Value::as_str);
-    text.push_str(&pairs(problem.map(|problem| ("Problem", problem.to_owned()))));
-    text
-}
-
 fn clone_text(clone: &CloneInfo) -> String {
-    let scan = format!(
-        "{} entries in at most {} segments (bound {}){}, {:.1} ms",
-        clone.entries_scanned,
-        clone.segments_touched,
-        clone.segments_bound,
-        super::clone_render::anchor(clone.anchor_lsn, clone.anchor_bytes),
-        clone.elapsed_us as f64 / 1000.0
-    );
+    let scan = super::clone_render::scan(&clone.scan, clone.elapsed_us);
     let mut text = volume_table(std::slice::from_ref(&clone.volume));
     text.push('\n');
     text.push_str(&point_text(&clone.point));
@@ -552,53 +366,6 @@ mod tests {
         let text = render(View::Volumes, &json!([volume]));
         assert!(text.contains("a: a part of its index is not there"), "{text}");
         assert!(text.contains("12 KiB of a are not certain"), "{text}");
-    }
-
-    #[test]
-    fn a_pool_that_has_grown_says_what_is_still_to_do() {
-        let mut pool = json!({
-            "uuid": uuid::Uuid::nil(), "device": "p", "device_kind": "uring", "device_bytes": 1 << 30,
-            "segment_bytes": 1 << 20, "slots": 64, "working_set_segments": 31, "created_ns": 0, "volumes": 1,
-            "state": "online", "problems": [],
-        });
-        let text = render(View::GrownPool, &pool);
-        assert!(text.contains("varve pool set-working-set N, with N from 32 to 60"), "{text}");
-        pool["working_set_segments"] = json!(60);
-        assert!(!render(View::GrownPool, &pool).contains("set-working-set"));
-    }
-
-    #[test]
-    fn pool_stats_show_what_could_not_be_read_and_no_more_than_all_of_the_log() {
-        let stats = PoolStats {
-            log_used_blocks: 103,
-            log_capacity_blocks: 100,
-            retried_reads: 7,
-            rescued_reads: 5,
-            unreadable_blocks: 2,
-            ..PoolStats::default()
-        };
-        let text = render(View::PoolStats, &serde_json::to_value(stats).expect("plain data"));
-        assert!(text.contains("(100.0 %, and some of the reserve)"), "{text}");
-        assert!(text.contains("7 (5 succeeded later)") && text.contains("2 reads of hosts"), "{text}");
-    }
-
-    #[test]
-    fn pool_stats_are_pairs() {
-        let stats = PoolStats {
-            host_written_blocks: 100,
-            device_written_blocks: 250,
-            write_amplification: 1.25,
-            capacity_blocks: 1000,
-            reserved_blocks: 200,
-            thin_blocks: 50,
-            segments_inactive: 3,
-            log_used_blocks: 1,
-            log_capacity_blocks: 4,
-            ..PoolStats::default()
-        };
-        let text = render(View::PoolStats, &serde_json::to_value(stats).expect("plain data"));
-        assert!(text.contains("1.25 (2.50 with headers") && text.contains("(25.0 %)"), "{text}");
-        assert!(text.contains("3.9 MiB, 25.0 % of it taken") && text.contains("3 inactive"), "{text}");
     }
 
     #[test]

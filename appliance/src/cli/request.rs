@@ -3,56 +3,56 @@
 use serde_json::{Map, Value, json};
 
 use super::archive_args::ArchiveCommand;
-use super::args::{
-    BdevCommand, CallCommand, FrameworkCommand, ListenerArgs, NvmfCommand, PoolCommand, RestoreCommand,
-    SnapshotCommand, SpdkCommand, SubsystemArgs, SynchCommand, ThreadCommand, VolumeCommand,
-};
+use super::args::{CallCommand, PoolCommand, RestoreCommand, SnapshotCommand, SynchCommand, VolumeCommand};
 use super::block_request;
 use super::clone_request;
 use super::group_request;
 use super::render::View;
 use super::session_request::session;
+use super::spdk_args::{
+    BdevCommand, FrameworkCommand, ListenerArgs, NvmfCommand, SpdkCommand, SubsystemArgs, ThreadCommand,
+};
 use crate::archive::service::VerifyPolicy;
 use crate::rpc::DISCOVERY_NQN;
 
 /// A call and the view of its result.
-pub(super) struct Request {
+pub(super) struct MethodCall {
     pub(super) method: String,
     pub(super) params: Map<String, Value>,
     pub(super) view: View,
 }
 
-impl Request {
+impl MethodCall {
     /// `params` is an object; null members are left out, as SPDK's client does.
     pub(super) fn new(method: &str, params: Value, view: View) -> Self {
         let params = match params {
             Value::Object(members) => members.into_iter().filter(|(_, value)| !value.is_null()).collect(),
             _ => Map::new(),
         };
-        Request { method: method.to_owned(), params, view }
+        MethodCall { method: method.to_owned(), params, view }
     }
 }
 
-impl Request {
+impl MethodCall {
     fn of((method, params, view): clone_request::Call) -> Self {
-        Request::new(method, params, view)
+        MethodCall::new(method, params, view)
     }
 }
 
-impl From<CallCommand> for Request {
+impl From<CallCommand> for MethodCall {
     fn from(command: CallCommand) -> Self {
         match command {
             CallCommand::Pool(command) => pool(&command),
             CallCommand::Volume(command) => volume(command),
-            CallCommand::Group(command) => Request::of(group_request::group(&command)),
+            CallCommand::Group(command) => MethodCall::of(group_request::group(&command)),
             CallCommand::Synch(command) => synch(command),
             CallCommand::Archive(command) => archive(command),
             CallCommand::Snapshot(command) => snapshot(command),
             CallCommand::Restore(command) => restore(command),
-            CallCommand::Clone(command) => Request::of(clone_request::clone(&command)),
+            CallCommand::Clone(command) => MethodCall::of(clone_request::clone(&command)),
             CallCommand::Block(command) => {
                 let (method, params, view) = block_request::call(command);
-                Request::new(method, params, view)
+                MethodCall::new(method, params, view)
             }
             CallCommand::Diff(_) => unreachable!("it is no single call; see `blocks`"),
             // It may need more than one call; see `points`.
@@ -61,39 +61,41 @@ impl From<CallCommand> for Request {
             CallCommand::Bdev(command) => bdev(command),
             CallCommand::Framework(command) => framework(command),
             CallCommand::Thread(ThreadCommand::GetStats) => {
-                Request::new("thread_get_stats", Value::Null, View::Rows("threads"))
+                MethodCall::new("thread_get_stats", Value::Null, View::Rows("threads"))
             }
             CallCommand::Spdk(SpdkCommand::GetVersion) => {
-                Request::new("spdk_get_version", Value::Null, View::Version)
+                MethodCall::new("spdk_get_version", Value::Null, View::Version)
             }
-            CallCommand::Spdk(SpdkCommand::KillInstance { sig_name }) => Request::new(
+            CallCommand::Spdk(SpdkCommand::KillInstance { sig_name }) => MethodCall::new(
                 "spdk_kill_instance",
                 json!({"sig_name": sig_name}),
                 View::Done("the signal was sent".to_owned()),
             ),
             CallCommand::Rpc { method, params } => {
-                Request { method, params: params.unwrap_or_default(), view: View::Json }
+                MethodCall { method, params: params.unwrap_or_default(), view: View::Json }
             }
         }
     }
 }
 
-fn pool(command: &PoolCommand) -> Request {
+fn pool(command: &PoolCommand) -> MethodCall {
     match command {
-        PoolCommand::List => Request::new("pool_list", Value::Null, View::Pools),
-        PoolCommand::Stats => Request::new("pool_stats", Value::Null, View::PoolStats),
-        PoolCommand::Segments => Request::new("pool_segments", Value::Null, View::Segments),
+        PoolCommand::List => MethodCall::new("pool_list", Value::Null, View::Pools),
+        PoolCommand::Stats => MethodCall::new("pool_stats", Value::Null, View::PoolStats),
+        PoolCommand::Segments => MethodCall::new("pool_segments", Value::Null, View::Segments),
         PoolCommand::SetWorkingSet { segments } => {
-            Request::new("pool_set_working_set", json!({"segments": segments}), View::Pool)
+            MethodCall::new("pool_set_working_set", json!({"segments": segments}), View::Pool)
         }
-        PoolCommand::Grow => Request::new("pool_grow", Value::Null, View::GrownPool),
-        PoolCommand::Clock { is_right: false } => Request::new("pool_get_clock", Value::Null, View::Clock),
-        PoolCommand::Clock { is_right: true } => Request::new("pool_confirm_clock", Value::Null, View::Clock),
+        PoolCommand::Grow => MethodCall::new("pool_grow", Value::Null, View::GrownPool),
+        PoolCommand::Clock { is_right: false } => MethodCall::new("pool_get_clock", Value::Null, View::Clock),
+        PoolCommand::Clock { is_right: true } => {
+            MethodCall::new("pool_confirm_clock", Value::Null, View::Clock)
+        }
         PoolCommand::Recover(_) => unreachable!("it is no call"),
     }
 }
 
-fn volume(command: VolumeCommand) -> Request {
+fn volume(command: VolumeCommand) -> MethodCall {
     match command {
         VolumeCommand::Create { name, size, uuid, if_absent, thin } => {
             let mut params = json!({"name": name, "size": size.get(), "uuid": uuid});
@@ -103,113 +105,115 @@ fn volume(command: VolumeCommand) -> Request {
             if thin {
                 params["thin"] = Value::Bool(true);
             }
-            Request::new("volume_create", params, View::Volume)
+            MethodCall::new("volume_create", params, View::Volume)
         }
-        VolumeCommand::List { name } => Request::new("volume_list", json!({"name": name}), View::Volumes),
+        VolumeCommand::List { name } => MethodCall::new("volume_list", json!({"name": name}), View::Volumes),
         VolumeCommand::Delete { name, force } => {
             let mut params = json!({"name": name});
             if force {
                 params["force"] = Value::Bool(true);
             }
-            Request::new("volume_delete", params, View::Deleted(name))
+            MethodCall::new("volume_delete", params, View::Deleted(name))
         }
         // These need more than one call; see `transfer`.
         VolumeCommand::Import(_) | VolumeCommand::Export(_) => unreachable!("it is no call"),
-        VolumeCommand::Hydrate { name } => Request::new("volume_hydrate", json!({"name": name}), View::Json),
-        VolumeCommand::Rename { name, to, force } => Request::of(clone_request::rename(&name, &to, force)),
+        VolumeCommand::Hydrate { name } => {
+            MethodCall::new("volume_hydrate", json!({"name": name}), View::Json)
+        }
+        VolumeCommand::Rename { name, to, force } => MethodCall::of(clone_request::rename(&name, &to, force)),
         VolumeCommand::Histogram { name, enable: false, disable: false, .. } => {
-            Request::new("bdev_get_histogram", json!({"name": name}), View::Histogram)
+            MethodCall::new("bdev_get_histogram", json!({"name": name}), View::Histogram)
         }
         VolumeCommand::Histogram { name, enable, only, .. } => enable_histogram(&name, enable, only),
         VolumeCommand::Resize { name, size } => {
-            Request::new("volume_resize", json!({"name": name, "size": size.get()}), View::Volume)
+            MethodCall::new("volume_resize", json!({"name": name, "size": size.get()}), View::Volume)
         }
     }
 }
 
-fn enable_histogram(name: &str, enable: bool, only: Option<String>) -> Request {
+fn enable_histogram(name: &str, enable: bool, only: Option<String>) -> MethodCall {
     let done = if enable {
         format!("latencies of {name} are measured; varve volume histogram {name} shows them")
     } else {
         format!("latencies of {name} are no longer measured")
     };
     let params = json!({"name": name, "enable": enable, "opc": only});
-    Request::new("bdev_enable_histogram", params, View::Done(done))
+    MethodCall::new("bdev_enable_histogram", params, View::Done(done))
 }
 
-fn synch(command: SynchCommand) -> Request {
+fn synch(command: SynchCommand) -> MethodCall {
     match command {
         SynchCommand::Create { label, details, volume, group } => {
             let params = json!({"label": label, "details": details, "volume": volume, "group": group});
-            Request::new("synch_create", params, View::Synch)
+            MethodCall::new("synch_create", params, View::Synch)
         }
-        SynchCommand::List(which) => Request::new("synch_list", which.params(), View::Synchs),
+        SynchCommand::List(which) => MethodCall::new("synch_list", which.params(), View::Synchs),
         SynchCommand::Delete { synch, all } => {
             let params = json!({"synch": synch, "all": all.then_some(true)});
-            Request::new("synch_delete", params, View::Synchs)
+            MethodCall::new("synch_delete", params, View::Synchs)
         }
     }
 }
 
-fn archive(command: ArchiveCommand) -> Request {
+fn archive(command: ArchiveCommand) -> MethodCall {
     match command {
-        ArchiveCommand::Status => Request::new("archive_get_status", Value::Null, View::Archive),
+        ArchiveCommand::Status => MethodCall::new("archive_get_status", Value::Null, View::Archive),
         // With a progress bar, these need more than one call; see `archive`.
-        ArchiveCommand::Seal => Request::new("archive_seal", Value::Null, View::Json),
+        ArchiveCommand::Seal => MethodCall::new("archive_seal", Value::Null, View::Json),
         ArchiveCommand::Verify { from, to } => {
-            Request::new("archive_verify", json!({"from": from, "to": to}), View::Json)
+            MethodCall::new("archive_verify", json!({"from": from, "to": to}), View::Json)
         }
         ArchiveCommand::List { from, limit } => {
-            Request::new("archive_list", json!({"from": from, "limit": limit}), View::ArchivedObjects)
+            MethodCall::new("archive_list", json!({"from": from, "limit": limit}), View::ArchivedObjects)
         }
         ArchiveCommand::Explain { point } => {
-            Request::new("archive_explain", json!({"point": point}), View::Explanation)
+            MethodCall::new("archive_explain", json!({"point": point}), View::Explanation)
         }
         ArchiveCommand::Expire { dry_run, .. } => {
-            Request::new("archive_expire", json!({"dry_run": dry_run}), View::Expiry)
+            MethodCall::new("archive_expire", json!({"dry_run": dry_run}), View::Expiry)
         }
         ArchiveCommand::VerifyPolicy { policy: None } => {
-            Request::new("archive_get_verify", Value::Null, View::VerifyPolicy)
+            MethodCall::new("archive_get_verify", Value::Null, View::VerifyPolicy)
         }
         ArchiveCommand::VerifyPolicy { policy } => {
             let policy = policy.map(VerifyPolicy::from);
-            Request::new("archive_set_verify", json!({"policy": policy}), View::VerifyPolicy)
+            MethodCall::new("archive_set_verify", json!({"policy": policy}), View::VerifyPolicy)
         }
-        ArchiveCommand::Keep { rules: None } => Request::new("archive_get_keep", Value::Null, View::Keep),
+        ArchiveCommand::Keep { rules: None } => MethodCall::new("archive_get_keep", Value::Null, View::Keep),
         ArchiveCommand::Keep { rules } => {
-            Request::new("archive_set_keep", json!({"rules": rules}), View::Keep)
+            MethodCall::new("archive_set_keep", json!({"rules": rules}), View::Keep)
         }
     }
 }
 
-fn snapshot(command: SnapshotCommand) -> Request {
+fn snapshot(command: SnapshotCommand) -> MethodCall {
     match command {
         SnapshotCommand::Create { name, at } => {
-            Request::new("snapshot_create", json!({"name": name, "at": at}), View::Snapshot)
+            MethodCall::new("snapshot_create", json!({"name": name, "at": at}), View::Snapshot)
         }
-        SnapshotCommand::List(page) => Request::new("snapshot_list", page.params(), View::Snapshots),
+        SnapshotCommand::List(page) => MethodCall::new("snapshot_list", page.params(), View::Snapshots),
         SnapshotCommand::Delete { name } => {
             let done = format!("snapshot {name} is deleted");
-            Request::new("snapshot_delete", json!({"name": name}), View::Done(done))
+            MethodCall::new("snapshot_delete", json!({"name": name}), View::Done(done))
         }
     }
 }
 
-fn restore(command: RestoreCommand) -> Request {
+fn restore(command: RestoreCommand) -> MethodCall {
     match command {
         RestoreCommand::Resolve { point, volume } => {
-            Request::new("restore_resolve", json!({"point": point, "volume": volume}), View::Point)
+            MethodCall::new("restore_resolve", json!({"point": point, "volume": volume}), View::Point)
         }
-        RestoreCommand::Plan(plan) => Request::new("restore_plan", plan.params(), View::RestorePlan),
+        RestoreCommand::Plan(plan) => MethodCall::new("restore_plan", plan.params(), View::RestorePlan),
         RestoreCommand::Clone { volume, at, name, read_only } => {
             let mut params = json!({"volume": volume, "at": at, "name": name});
             if read_only {
                 params["read_only"] = Value::Bool(true);
             }
-            Request::new("restore_clone", params, View::Clone)
+            MethodCall::new("restore_clone", params, View::Clone)
         }
-        RestoreCommand::RollBack(options) => Request::of(clone_request::roll_back(&options)),
-        RestoreCommand::Session(command) => Request::of(session(command)),
+        RestoreCommand::RollBack(options) => MethodCall::of(clone_request::roll_back(&options)),
+        RestoreCommand::Session(command) => MethodCall::of(session(command)),
     }
 }
 
@@ -217,8 +221,8 @@ pub(super) fn full_nqn(nqn: String) -> String {
     if nqn == "discovery" { DISCOVERY_NQN.to_owned() } else { nqn }
 }
 
-fn of_subsystem(method: &str, SubsystemArgs { nqn }: SubsystemArgs, view: View) -> Request {
-    Request::new(method, json!({"nqn": full_nqn(nqn)}), view)
+fn of_subsystem(method: &str, SubsystemArgs { nqn }: SubsystemArgs, view: View) -> MethodCall {
+    MethodCall::new(method, json!({"nqn": full_nqn(nqn)}), view)
 }
 
 /// The call that adds or removes a listener.
@@ -226,7 +230,7 @@ pub(super) fn of_listener(
     method: &str,
     ListenerArgs { nqn, address }: ListenerArgs,
     done: String,
-) -> Request {
+) -> MethodCall {
     let params = json!({
         "nqn": full_nqn(nqn),
         "listen_address": {
@@ -236,16 +240,16 @@ pub(super) fn of_listener(
             "trsvcid": address.port().to_string(),
         },
     });
-    Request::new(method, params, View::Done(done))
+    MethodCall::new(method, params, View::Done(done))
 }
 
-fn nvmf(command: NvmfCommand) -> Request {
+fn nvmf(command: NvmfCommand) -> MethodCall {
     match command {
         NvmfCommand::GetSubsystems { nqn } => {
-            Request::new("nvmf_get_subsystems", json!({"nqn": nqn.map(full_nqn)}), View::Subsystems)
+            MethodCall::new("nvmf_get_subsystems", json!({"nqn": nqn.map(full_nqn)}), View::Subsystems)
         }
-        NvmfCommand::GetTransports => Request::new("nvmf_get_transports", Value::Null, View::Rows("")),
-        NvmfCommand::GetStats => Request::new("nvmf_get_stats", Value::Null, View::Rows("poll_groups")),
+        NvmfCommand::GetTransports => MethodCall::new("nvmf_get_transports", Value::Null, View::Rows("")),
+        NvmfCommand::GetStats => MethodCall::new("nvmf_get_stats", Value::Null, View::Rows("poll_groups")),
         NvmfCommand::SubsystemGetListeners(args) => {
             of_subsystem("nvmf_subsystem_get_listeners", args, View::Rows(""))
         }
@@ -266,31 +270,37 @@ fn nvmf(command: NvmfCommand) -> Request {
     }
 }
 
-fn bdev(command: BdevCommand) -> Request {
+fn bdev(command: BdevCommand) -> MethodCall {
     match command {
         BdevCommand::EnableHistogram { name, enable, opc } => enable_histogram(&name, enable, opc),
         BdevCommand::GetHistogram { name } => {
-            Request::new("bdev_get_histogram", json!({"name": name}), View::Histogram)
+            MethodCall::new("bdev_get_histogram", json!({"name": name}), View::Histogram)
         }
-        BdevCommand::GetBdevs { name } => Request::new("bdev_get_bdevs", json!({"name": name}), View::Bdevs),
+        BdevCommand::GetBdevs { name } => {
+            MethodCall::new("bdev_get_bdevs", json!({"name": name}), View::Bdevs)
+        }
         BdevCommand::GetIostat { names } => {
             let params = if names.is_empty() { Value::Null } else { json!({"names": names}) };
-            Request::new("bdev_get_iostat", params, View::Rows("bdevs"))
+            MethodCall::new("bdev_get_iostat", params, View::Rows("bdevs"))
         }
     }
 }
 
-fn framework(command: FrameworkCommand) -> Request {
+fn framework(command: FrameworkCommand) -> MethodCall {
     match command {
-        FrameworkCommand::GetReactors => Request::new("framework_get_reactors", Value::Null, View::Reactors),
+        FrameworkCommand::GetReactors => {
+            MethodCall::new("framework_get_reactors", Value::Null, View::Reactors)
+        }
         FrameworkCommand::GetSubsystems => {
-            Request::new("framework_get_subsystems", Value::Null, View::Rows(""))
+            MethodCall::new("framework_get_subsystems", Value::Null, View::Rows(""))
         }
         FrameworkCommand::GetConfig { name } => {
-            Request::new("framework_get_config", json!({"name": name}), View::Json)
+            MethodCall::new("framework_get_config", json!({"name": name}), View::Json)
         }
-        FrameworkCommand::WaitInit => {
-            Request::new("framework_wait_init", Value::Null, View::Done("the appliance is ready".to_owned()))
-        }
+        FrameworkCommand::WaitInit => MethodCall::new(
+            "framework_wait_init",
+            Value::Null,
+            View::Done("the appliance is ready".to_owned()),
+        ),
     }
 }

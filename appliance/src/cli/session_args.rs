@@ -11,9 +11,9 @@ use super::point::point_text;
 pub(super) enum SessionCommand {
     /// Open a volume or a group as it was at a point, as clones that can be moved along the log.
     ///
-    /// The clone has the session's name; those of a group are NAME-VOLUME. Move it with step, or search with good, bad and bisect;
-    /// end with commit or abort. The archive keeps everything between the oldest and the newest
-    /// position at which the session stood.
+    /// The clone has the session's name; those of a group are NAME-VOLUME. Move it with step, or
+    /// search with good, bad and bisect; end with commit or abort. The archive keeps everything
+    /// between the oldest and the newest position at which the session stood.
     ///
     /// Example: varve restore open accounts --at time:-10m --name search
     #[command(verbatim_doc_comment)]
@@ -91,7 +91,7 @@ pub(super) enum SessionCommand {
     /// The check may write to the clone: the next step discards that. It must disconnect before it
     /// ends.
     ///
-    /// Example: varve restore bisect search --good synch:nightly --bad lsn:90210 --check './check.sh'
+    /// Example: varve restore bisect search --good synch:nightly --bad lsn:902 --check './check.sh'
     #[command(verbatim_doc_comment)]
     Bisect(BisectOptions),
     /// End a session: roll the volumes back to where it stands, or keep the clones as volumes.

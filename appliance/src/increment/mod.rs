@@ -2,9 +2,10 @@
 //!
 //! ```text
 //! header frame | skippable 0x184D2A58 | header, 192 bytes | description, JSON |
-//! chunk        | skippable 0x184D2A59 | head, 64 bytes | entries, 24 bytes each | one Zstandard frame: the chunk's blocks |
-//! ...
-//! tail frame   | skippable 0x184D2A5A | tail, 128 bytes: counts, BLAKE3 of all bytes before this frame |
+//! chunk | skippable 0x184D2A59 | head, 64 bytes | entries, 24 bytes each | one Zstandard frame:
+//! the chunk's blocks | ...
+//! tail frame | skippable 0x184D2A5A | tail, 128 bytes: counts, BLAKE3 of all bytes before this
+//! frame |
 //! ```
 //!
 //! An increment is a standard Zstandard file: `zstd -dc` returns the changed blocks in order. The

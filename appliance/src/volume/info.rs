@@ -426,13 +426,9 @@ pub struct VolumeAt {
     pub size_bytes: u64,
 }
 
-/// The answer of `restore_clone`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct CloneInfo {
-    /// The new volume.
-    pub volume: VolumeInfo,
-    /// The point at which it starts.
-    pub point: ResolvedPoint,
+/// What building an index from the log read.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ScanCost {
     /// The maximum number of segments that one generation's scan read; never above W+1 (R30).
     pub segments_touched: u64,
     /// The bound: W+1.
@@ -445,6 +441,18 @@ pub struct CloneInfo {
     /// Bytes of anchors read.
     #[serde(default)]
     pub anchor_bytes: u64,
+}
+
+/// The answer of `restore_clone`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct CloneInfo {
+    /// The new volume.
+    pub volume: VolumeInfo,
+    /// The point at which it starts.
+    pub point: ResolvedPoint,
+    /// What was read to build its index.
+    #[serde(flatten)]
+    pub scan: ScanCost,
     /// How long the index took to build.
     pub elapsed_us: u64,
 }

@@ -51,7 +51,7 @@ pub use image::index;
 pub use image::lineage::Lineage;
 pub use image::volumes::VOLUMES_MAX;
 pub use info::{
-    CloneInfo, CloneSpace, ImageParent, PointKind, PoolInfo, PoolStats, ResolvedPoint, SegmentInfo,
+    CloneInfo, CloneSpace, ImageParent, PointKind, PoolInfo, PoolStats, ResolvedPoint, ScanCost, SegmentInfo,
     SegmentState, SnapshotInfo, SynchInfo, SynchVolume, VolumeAt, VolumeEvent, VolumeInfo, VolumeOrigin,
     VolumeState, VolumeStats,
 };
@@ -62,7 +62,7 @@ pub use manage::open::PoolOptions;
 pub use manage::operations::CreateVolume;
 pub use manage::recover::{RecoverFrom, RecoveryReport, TakeOver, WAY_WITHOUT_UNREADABLE};
 pub use manage::synchs::{SynchFilter, WantedSynchs};
-pub use pool::{Operation, Pool, READ_AHEAD_BLOCKS_DEFAULT, READ_AHEAD_BLOCKS_MAX};
+pub use pool::{Pool, READ_AHEAD_BLOCKS_DEFAULT, READ_AHEAD_BLOCKS_MAX, RequestKind};
 pub use request::{
     IoCompletion, IoError, MAX_IO_BLOCKS, MAX_TRIM_RANGES, Request, Sink, Submitted, VolumeId,
 };

@@ -241,6 +241,31 @@ impl Appliance {
         })
     }
 
+    /// A command of the command line that succeeds: what it printed.
+    ///
+    /// # Panics
+    /// When it fails.
+    pub fn run(&self, arguments: &[&str]) -> String {
+        self.command(arguments).unwrap_or_else(|error| panic!("{arguments:?}: {error}"))
+    }
+
+    /// A command of the command line that is refused: what it complained of.
+    ///
+    /// # Panics
+    /// When it succeeds.
+    pub fn refused(&self, arguments: &[&str]) -> String {
+        self.command(arguments).expect_err("it is refused").to_string()
+    }
+
+    /// The newest point of its pool.
+    ///
+    /// # Panics
+    /// When it does not answer.
+    pub fn newest_lsn(&self) -> u64 {
+        let stats = self.rpc("pool_stats", serde_json::Value::Null).expect("it answers");
+        stats["newest_point_lsn"].as_u64().expect("a position")
+    }
+
     /// Begins a command of the command line against this appliance, without its output.
     ///
     /// # Errors

@@ -1,12 +1,12 @@
 //! Runs the simulator over many seeds: `simulate --seed N`, `simulate --seeds A..B`,
-//! `simulate --hours H` or `--seconds S`; and `simulate --owners A..B`, where several primaries compete for one
-//! archive.
+//! `simulate --hours H` or `--seconds S`; and `simulate --owners A..B`, where several primaries
+//! compete for one archive.
 //!
 //! Prints what was compared and which faults occurred. A violated guarantee fails its seed, which
 //! `--seed` replays exactly. `--hours` takes its first seed from the current time, so that no two
 //! runs are the same. `--crashes N` ends a run after so many crashes. All faults are injected, or
-//! only those that `--faults` names, or none with `--no-faults`: then only crashes and failing stores
-//! remain. The verbs of going back are among the operations, unless `--no-verbs` is given.
+//! only those that `--faults` names, or none with `--no-faults`: then only crashes and failing
+//! stores remain. The verbs of going back are among the operations, unless `--no-verbs` is given.
 
 use std::cell::Cell;
 use std::process::ExitCode;

@@ -8,7 +8,8 @@
 //!
 //! The volumes that an adversary needs are made for its turn and deleted after it. Synchs stay, so
 //! the history grows as it does in use. Of the archive the last minutes are kept, and what is older
-//! expires after each round of all adversaries: a long rotation needs no more disk than a short one.
+//! expires after each round of all adversaries: a long rotation needs no more disk than a short
+//! one.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};

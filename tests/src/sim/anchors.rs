@@ -37,28 +37,16 @@ impl Compared {
 }
 
 impl Run {
-    /// Opens a random volume at random positions with anchors and without, and compares the indexes.
+    /// Opens a random volume at random positions with anchors and without, and compares the
+    /// indexes.
     ///
     /// # Panics
     /// When two differ.
     pub fn check_anchors(&mut self, stops: usize, sum: &mut Compared) {
-        let live = self.live();
-        if live.is_empty() {
-            return;
-        }
-        let place = live[self.rng.below(live.len() as u64) as usize].0;
-        let steps = &self.model.steps;
-        let lsns: Vec<u64> = steps
-            .iter()
-            .map(|step| step.lsn)
-            .filter(|&lsn| self.model.state_at(place, lsn).is_some() && !self.may_be_gone(place, lsn))
-            .collect();
-        if lsns.is_empty() {
-            return;
-        }
+        let Some((place, lsns)) = self.random_history() else { return };
         let positions: Vec<Lsn> =
             (0..stops).map(|_| Lsn(lsns[self.rng.below(lsns.len() as u64) as usize])).collect();
-        let name = self.model.volumes[place].name.clone();
+        let name = self.model.name(place).to_owned();
         let context = format!("seed {}: volume {name} at {positions:?}", self.seed);
         match wait(&self.pool, Rc::clone(&self.pool).check_anchors(name, positions)) {
             Ok(check) => sum.add(&context, &check),

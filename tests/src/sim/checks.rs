@@ -147,7 +147,9 @@ impl Run {
         let lsns: Vec<u64> = self.model.steps.iter().map(|step| step.lsn).collect();
         // The time of every record, by its own position.
         let times: Vec<u64> = lsns.iter().map(|&lsn| resolve(self, Point::Lsn(lsn)).time_ns).collect();
-        assert!(times.is_sorted(), "seed {}: times never fall along the log", self.seed);
+        let falls = times.windows(2).position(|pair| pair[0] > pair[1]);
+        let fall = falls.map(|at| (&self.model.steps[at..at + 2], &times[at..at + 2]));
+        assert!(falls.is_none(), "seed {}: times never fall along the log: {fall:?}", self.seed);
         for _ in 0..count {
             let picked = self.rng.below(lsns.len() as u64) as usize;
             let time_ns = (times[picked] - self.rng.below(2) * self.rng.below(1000)).max(times[0]);

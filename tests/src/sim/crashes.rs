@@ -202,11 +202,9 @@ impl Run {
         self.sink = Sink::new();
         shortage::end();
         // The old pool is dropped first, with its device handle: this settles what is in flight.
-        let blank = SimDisk::new(4096, false, 0);
-        let placeholder = self.world.create(blank.open(), 256).expect("a blank disk");
         forget_background();
         let uuid = self.pool.info().uuid;
-        drop(std::mem::replace(&mut self.pool, placeholder));
+        drop(self.world.take(&mut self.pool));
         self.disk.crash(crash);
         self.disk.die_after_writes(None);
         self.note_sealed(uuid);

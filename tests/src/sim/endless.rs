@@ -86,21 +86,21 @@ impl Run {
     /// R30 with the W that was in force: how many segments a point was rebuilt from, and how many
     /// it could need.
     pub(super) fn check_bound(&mut self, source: usize, clone: &CloneInfo) {
-        assert!(clone.segments_touched <= clone.segments_bound, "seed {}", self.seed);
+        assert!(clone.scan.segments_touched <= clone.scan.segments_bound, "seed {}", self.seed);
         let sequence = clone.point.lsn / self.shape.segment_blocks;
         // An image with a parent is rebuilt from several points, each with its own bound.
         let Some(&length) = self.lengths.get(&sequence).filter(|_| !self.lost_primary) else { return };
         if !self.model.may_inherit(source) {
             assert!(
-                clone.segments_bound <= length + 1,
+                clone.scan.segments_bound <= length + 1,
                 "seed {}: a point in segment {sequence} may need {} segments, and {length} were in force: {:?}",
                 self.seed,
-                clone.segments_bound,
+                clone.scan.segments_bound,
                 self.lengths
             );
             // Points in the first segments need no more segments than exist.
             if sequence > 2 * length {
-                self.bounds.insert(clone.segments_bound);
+                self.bounds.insert(clone.scan.segments_bound);
             }
         }
     }

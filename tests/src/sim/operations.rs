@@ -206,7 +206,7 @@ impl Run {
                     self.seed
                 );
                 self.check_bound(source, &clone);
-                self.segments_touched_max = self.segments_touched_max.max(clone.segments_touched);
+                self.segments_touched_max = self.segments_touched_max.max(clone.scan.segments_touched);
                 Opened::Yes
             }
             Err(VolumeError::NoSpace { .. }) => Opened::NoRoom,

@@ -253,15 +253,8 @@ impl Past {
     /// # Panics
     /// When it cannot be opened.
     pub fn crash(&mut self, crash: Crash) {
-        let blank = SimDisk::new(4096, false, 0);
-        let placeholder = self.world.create(blank.open(), 256).expect("a blank disk");
-        forget_background();
-        drop(std::mem::replace(&mut self.pool, placeholder));
-        self.disk.crash(crash);
-        self.pool = self
-            .world
-            .open_loading(self.disk.open())
-            .unwrap_or_else(|error| panic!("seed {}: {error}", self.seed));
+        let opened = self.world.crash(&mut self.pool, &self.disk, crash);
+        opened.unwrap_or_else(|error| panic!("seed {}: {error}", self.seed));
         self.world.attach(&self.pool, &self.disk);
         wait(&self.pool, Rc::clone(&self.pool).load_archived_synchs(SegmentSeq(0)))
             .unwrap_or_else(|error| panic!("seed {}: {error}", self.seed));

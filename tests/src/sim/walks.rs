@@ -29,20 +29,7 @@ impl Run {
     /// When one differs.
     pub fn check_walks(&mut self, stops: usize) -> Walked {
         let mut walked = Walked::default();
-        let live = self.live();
-        if live.is_empty() {
-            return walked;
-        }
-        let place = live[self.rng.below(live.len() as u64) as usize].0;
-        let steps = &self.model.steps;
-        let lsns: Vec<u64> = steps
-            .iter()
-            .map(|step| step.lsn)
-            .filter(|&lsn| self.model.state_at(place, lsn).is_some() && !self.may_be_gone(place, lsn))
-            .collect();
-        if lsns.is_empty() {
-            return walked;
-        }
+        let Some((place, lsns)) = self.random_history() else { return walked };
         let mut at = self.rng.below(lsns.len() as u64) as i64;
         let mut positions = vec![Lsn(lsns[at as usize])];
         for _ in 0..stops {

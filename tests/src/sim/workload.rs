@@ -200,6 +200,16 @@ impl Run {
         }
     }
 
+    /// A random volume, and the positions at which it can be opened, if there are any.
+    pub(super) fn random_history(&mut self) -> Option<(usize, Vec<u64>)> {
+        let live = self.live();
+        let chosen = (!live.is_empty()).then(|| self.rng.below(live.len() as u64) as usize)?;
+        let place = live[chosen].0;
+        let is_open = |&lsn: &u64| self.model.state_at(place, lsn).is_some() && !self.may_be_gone(place, lsn);
+        let lsns: Vec<u64> = self.model.steps.iter().map(|step| step.lsn).filter(is_open).collect();
+        (!lsns.is_empty()).then_some((place, lsns))
+    }
+
     /// The volumes that exist now: their places in the model and their ids.
     pub(super) fn live(&self) -> Vec<(usize, VolumeId, u64)> {
         let alive = (0..self.model.volumes.len()).filter(|&place| self.model.is_alive(place));

@@ -20,7 +20,7 @@ use varve::volume::{
     Submitted, SynchTable, VolumeError, VolumeId,
 };
 
-use super::disk::SimDisk;
+use super::disk::{Crash, SimDisk};
 use super::rng::Rng;
 use super::shortage;
 use super::store::DiskSource;
@@ -207,6 +207,29 @@ impl World {
         let pool = self.open_loading(device)?;
         wait(&pool, Rc::clone(&pool).load_inherited());
         Ok(pool)
+    }
+
+    /// Takes a pool; a blank one replaces it.
+    ///
+    /// # Panics
+    /// When a blank disk does not become a pool.
+    pub fn take(&self, pool: &mut Rc<Pool>) -> Rc<Pool> {
+        let blank = self.create(SimDisk::new(4096, false, 0).open(), 256);
+        std::mem::replace(pool, blank.expect("a blank disk becomes a pool"))
+    }
+
+    /// Drops a pool, crashes its disk, and opens it again; its clones are still loading.
+    ///
+    /// # Errors
+    /// The pool's error.
+    pub fn crash(&self, pool: &mut Rc<Pool>, disk: &SimDisk, crash: Crash) -> Result<(), VolumeError> {
+        // The old pool is dropped first, with its device handle: this settles what is in flight.
+        forget_background();
+        drop(self.take(pool));
+        disk.crash(crash);
+        disk.die_after_writes(None);
+        *pool = self.open_loading(disk.open())?;
+        Ok(())
     }
 
     /// Opens the pool on a device; its clones are still loading.

@@ -1,6 +1,5 @@
 //! The head of an anchor: which state it is, and which parts hold it.
 
-use uuid::Uuid;
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
@@ -167,11 +166,7 @@ impl AnchorHead {
     pub fn decode(id: &AnchorId, bytes: &[u8]) -> Result<Self, AnchorDamage> {
         let (raw, rows) = RawHead::ref_from_prefix(bytes).map_err(|_| AnchorDamage::Length)?;
         raw.check(rows).map_err(AnchorDamage::of_frame)?;
-        let found =
-            (Uuid::from_bytes(raw.pool), raw.epoch.get(), raw.image.get(), raw.lsn.get(), raw.claim.get());
-        if found != (id.pool, id.epoch, id.image, id.lsn.0, id.claim.0) {
-            return Err(AnchorDamage::Elsewhere("anchor"));
-        }
+        id.check_owner((raw.pool, raw.epoch, raw.image, raw.lsn, raw.claim))?;
         let rows = <[RawPartRow]>::ref_from_bytes(rows).map_err(|_| AnchorDamage::Length)?;
         if rows.len() != raw.parts.get() as usize || rows.len() > PARTS_MAX as usize {
             return Err(AnchorDamage::Field("count of parts"));

@@ -6,12 +6,12 @@
 //! v1/POOL/anc/EPOCH/LSN-IMAGE.CLAIM.PARTS.anchor   the head: what it is, and which parts it has
 //! ```
 //!
-//! **A head makes an anchor.** The parts are stored first, the head last. Parts without a head, which
-//! a crash leaves, are never used. A deletion takes the head first.
+//! **A head makes an anchor.** The parts are stored first, the head last. Parts without a head,
+//! which a crash leaves, are never used. A deletion takes the head first.
 //!
-//! **What it belongs to.** Every object names the pool, the image, the position and the claim of its
-//! owner; a head names the record that ended at the position, with its time and its session. Only
-//! the log that has this record is the one of the anchor.
+//! **What it belongs to.** Every object names the pool, the image, the position and the claim of
+//! its owner; a head names the record that ended at the position, with its time and its session.
+//! Only the log that has this record is the one of the anchor.
 //!
 //! **Nothing depends on an anchor.** It is made from the log, and what it says can be found in the
 //! log. A damaged, missing or foreign one costs the time to read entries instead. So nothing in it

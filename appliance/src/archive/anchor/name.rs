@@ -1,13 +1,15 @@
 //! Names of the objects of anchors.
 //!
-//! `v1/POOL/anc/EPOCH/LSN-IMAGE.CLAIM.NUMBER.part`, and `LSN-IMAGE.CLAIM.PARTS.anchor` for the head,
-//! where PARTS is how many parts there are. LSN and CLAIM are 16 hexadecimal digits, the other numbers
-//! 8, all lower case. EPOCH is that of the segment in which the position lies. The name of a head
-//! tells the names of all its parts, so an anchor can be deleted whose head cannot be read.
+//! `v1/POOL/anc/EPOCH/LSN-IMAGE.CLAIM.NUMBER.part`, and `LSN-IMAGE.CLAIM.PARTS.anchor` for the
+//! head, where PARTS is how many parts there are. LSN and CLAIM are 16 hexadecimal digits, the
+//! other numbers 8, all lower case. EPOCH is that of the segment in which the position lies. The
+//! name of a head tells the names of all its parts, so an anchor can be deleted whose head cannot
+//! be read.
 
 use uuid::Uuid;
+use zerocopy::little_endian::{U32, U64};
 
-use super::PARTS_MAX;
+use super::{AnchorDamage, PARTS_MAX};
 use crate::archive::object::{ClaimId, ObjectId};
 use crate::archive::store::{InvalidName, Name};
 use crate::log::types::{Lsn, SegmentSeq};
@@ -41,7 +43,22 @@ pub fn anchor_prefix(pool: Uuid) -> String {
     format!("v1/{pool}/anc/")
 }
 
+/// Whose an object of an anchor is, as it is stored: pool, epoch, image, LSN, claim.
+pub(super) type RawOwner = ([u8; 16], U32, U32, U64, U64);
+
 impl AnchorId {
+    /// Checks that an object belongs to this anchor.
+    pub(super) fn check_owner(&self, (pool, epoch, image, lsn, claim): RawOwner) -> Result<(), AnchorDamage> {
+        let owner = AnchorId {
+            pool: Uuid::from_bytes(pool),
+            epoch: epoch.get(),
+            image: image.get(),
+            lsn: Lsn(lsn.get()),
+            claim: ClaimId(claim.get()),
+        };
+        if owner == *self { Ok(()) } else { Err(AnchorDamage::Elsewhere("anchor")) }
+    }
+
     fn object(&self, number: u32, kind: &str) -> Result<Name, InvalidName> {
         let AnchorId { pool, epoch, image, lsn, claim } = self;
         Name::new(&format!(
@@ -78,8 +95,8 @@ impl AnchorId {
             .collect()
     }
 
-    /// An object of the log that belongs to the same histories: it ends behind the position, and has
-    /// the same owner.
+    /// An object of the log that belongs to the same histories: it ends behind the position, and
+    /// has the same owner.
     pub fn as_object(&self) -> ObjectId {
         ObjectId {
             pool: self.pool,
@@ -112,8 +129,8 @@ impl AnchorName {
         }
     }
 
-    /// Parses a name. Only the exact spelling that [`name`](Self::name) returns is accepted, and only
-    /// positions and counts that an anchor can have.
+    /// Parses a name. Only the exact spelling that [`name`](Self::name) returns is accepted, and
+    /// only positions and counts that an anchor can have.
     pub fn parse(name: &str) -> Option<Self> {
         let (pool, rest) = name.strip_prefix("v1/")?.split_once("/anc/")?;
         let (epoch, rest) = rest.split_once('/')?;

@@ -1,6 +1,5 @@
 //! A part of an anchor: leaves of the index, in frames of 64.
 
-use uuid::Uuid;
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 use zstd_safe::get_error_name;
@@ -28,8 +27,8 @@ const FRAME_BYTES: usize = FRAME_LEAVES * LEAF_BYTES;
 const _: () = assert!(size_of::<RawPart>() == PART_HEAD_BYTES);
 framed!(RawPart, PART_MAGIC, ANCHOR_VERSION..=ANCHOR_VERSION, owner: pool);
 
-/// Layout, in bytes; the numbers of the leaves, 8 bytes each, and the rows of the frames follow, then
-/// the frames:
+/// Layout, in bytes; the numbers of the leaves, 8 bytes each, and the rows of the frames follow,
+/// then the frames:
 ///
 /// | offset | size | field |
 /// |---|---|---|
@@ -171,7 +170,7 @@ impl Leaves {
         }
         let (tables, frames) = rest.split_at_checked(tables_bytes(count)).ok_or(AnchorDamage::Length)?;
         raw.check(tables).map_err(AnchorDamage::of_frame)?;
-        check_owner(id, raw)?;
+        id.check_owner((raw.pool, raw.epoch, raw.image, raw.lsn, raw.claim))?;
         if raw.number.get() != number {
             return Err(AnchorDamage::Elsewhere("part"));
         }
@@ -184,9 +183,11 @@ impl Leaves {
             return Err(AnchorDamage::Field("order of the leaves"));
         }
         let mappings = decode_frames(rows, frames, count)?;
-        // The largest mapping at a position has all bits of the checksum.
-        let is_possible = |&mapping: &u64| mapping == 0 || (mapping >> 16 != 0 && mapping >> 16 <= id.lsn.0);
-        if !mappings.iter().all(is_possible) {
+        // The largest mapping at a position has all bits of the checksum. All are checked, without
+        // a branch for each: there are half a million.
+        let newest = mappings.iter().copied().max().unwrap_or_default() >> 16;
+        let without_position = mappings.iter().filter(|mapping| mapping.wrapping_sub(1) < 0xffff).count();
+        if newest > id.lsn.0 || without_position > 0 {
             return Err(AnchorDamage::Field("position of a block"));
         }
         Ok(Leaves { numbers, mappings })
@@ -203,15 +204,6 @@ fn tables_bytes(leaves: usize) -> usize {
 pub(super) fn part_bytes_max() -> usize {
     let frames = (PART_LEAVES / FRAME_LEAVES).saturating_mul(zstd_safe::compress_bound(FRAME_BYTES));
     PART_HEAD_BYTES.saturating_add(tables_bytes(PART_LEAVES)).saturating_add(frames)
-}
-
-fn check_owner(id: &AnchorId, raw: &RawPart) -> Result<(), AnchorDamage> {
-    let found =
-        (Uuid::from_bytes(raw.pool), raw.epoch.get(), raw.image.get(), raw.lsn.get(), raw.claim.get());
-    if found != (id.pool, id.epoch, id.image, id.lsn.0, id.claim.0) {
-        return Err(AnchorDamage::Elsewhere("anchor"));
-    }
-    Ok(())
 }
 
 /// The mappings of `leaves` leaves in frames.

@@ -2,10 +2,12 @@
 //! format.
 //!
 //! ```text
-//! front frame   | skippable 0x184D2A56 | header, 128 bytes | the trailer's units, and the holes between them, compressed |
-//! data frames   | one Zstandard frame for each 64 KiB to 1 MiB of blocks, independent of each other | ... |
-//! digest frame  | skippable 0x184D2A57 | tail, 128 bytes: whose object it is, BLAKE3 of all bytes before this frame, CRC32C of the rest | damaged blocks, 8 bytes each |
-//! seek table    | skippable 0x184D2A5E | 12 bytes for each frame before it: sizes and XXH64 | footer, 9 bytes |
+//! front frame | skippable 0x184D2A56 | header, 128 bytes | the trailer's units, and the holes
+//! between them, compressed | data frames | one Zstandard frame for each 64 KiB to 1 MiB of blocks,
+//! independent of each other
+//! | ... | digest frame | skippable 0x184D2A57 | tail, 128 bytes: whose object it is, BLAKE3 of all
+//! bytes before this frame, CRC32C of the rest | damaged blocks, 8 bytes each | seek table |
+//! skippable 0x184D2A5E | 12 bytes for each frame before it: sizes and XXH64 | footer, 9 bytes |
 //! ```
 //!
 //! `zstd -dc OBJECT` returns exactly the blocks of `[from_lsn, to_lsn)`. Reading one block takes

@@ -59,8 +59,8 @@ fn verify(store: &dyn Store, name: &Name, bytes: &[u8], options: &WorkerOptions)
     Err(failure::damaged(store, name, "it is not what was put".to_owned()))
 }
 
-/// Reads an object of an anchor. A part has so many bytes as the head says; its checksums are
-/// checked, which cover every byte.
+/// Reads an object of an anchor. A part has the bytes and the digest that the head lists: it is not
+/// the one of an earlier try.
 ///
 /// # Errors
 /// [`ArchiveError::Damaged`], also for the object of another anchor; [`ArchiveError::Store`].
@@ -83,11 +83,15 @@ pub fn read_anchor(
             }
             Ok(AnchorContent::Head(head))
         }
-        AnchorRead::Part(number, bytes) => {
+        AnchorRead::Part(number, listed) => {
             let name = named(store, id.part_name(number))?;
             options.stop.check(store, "get", &name).map_err(failure::of_store)?;
-            let mut buffer = vec![0; bytes as usize];
+            let mut buffer = vec![0; listed.bytes as usize];
             store.get_range(&name, 0, &mut buffer).map_err(failure::of_store)?;
+            if *blake3::hash(&buffer).as_bytes() != listed.digest {
+                let reason = "its digest is not the one that its head lists".to_owned();
+                return Err(failure::damaged(store, &name, reason));
+            }
             let leaves = Leaves::decode(id, number, &buffer);
             Ok(AnchorContent::Leaves(
                 leaves.map_err(|damage| failure::damaged(store, &name, damage.to_string()))?,

@@ -164,8 +164,8 @@ pub enum AnchorPiece {
 pub enum AnchorRead {
     /// The head; with how many parts there are.
     Head(u32),
-    /// A part, by its number; with its bytes.
-    Part(u32, u32),
+    /// A part, by its number; with what the head lists of it.
+    Part(u32, StoredAnchor),
 }
 
 /// What was read of an anchor.

@@ -11,7 +11,7 @@ use crate::rpc::app::App;
 use crate::rpc::error::RpcError;
 use crate::rpc::histogram::HistogramReport;
 use crate::rpc::method::Method;
-use crate::volume::{Operation, Pool, VolumeError, VolumeInfo};
+use crate::volume::{Pool, RequestKind, VolumeError, VolumeInfo};
 
 pub(super) fn methods() -> Vec<Method> {
     vec![
@@ -198,8 +198,8 @@ fn enable_histogram(app: &App, params: EnableHistogramParams) -> Result<bool, Rp
     Ok(true)
 }
 
-fn operation(opc: &str) -> Result<Operation, RpcError> {
-    Operation::deserialize(Value::from(opc)).map_err(|_| {
+fn operation(opc: &str) -> Result<RequestKind, RpcError> {
+    RequestKind::deserialize(Value::from(opc)).map_err(|_| {
         let reason = format!("opc: volumes have no '{opc}'; give read, write, unmap, write_zeroes or flush");
         RpcError::Unsupported { reason }
     })

@@ -2,10 +2,14 @@
 //!
 //! ```text
 //! SPEC := DIRECTORY | dir:DIRECTORY
-//!       | device:FILE[,size=SIZE]                        a file or block device; a file that does not exist is created with SIZE
-//!       | tape:DIRECTORY[,cartridges=N][,size=SIZE]      a library of cartridge files in SIMH's format; created when it is empty
-//!       | tape:/dev/nst0[,stage=DIRECTORY]               a tape drive with a cartridge in it; objects are staged for reading
-//!       | s3://BUCKET[/PREFIX][?OPTION[&OPTION]...]      endpoint=URL, region=NAME, credentials=FILE, allow_http=BOOL, path_style=BOOL
+//! | device:FILE[,size=SIZE] a file or block device; a file that does not exist is created with
+//! SIZE
+//! | tape:DIRECTORY[,cartridges=N][,size=SIZE] a library of cartridge files in SIMH's format;
+//! created when it is empty
+//! | tape:/dev/nst0[,stage=DIRECTORY] a tape drive with a cartridge in it; objects are staged for
+//! reading
+//! | s3://BUCKET[/PREFIX][?OPTION[&OPTION]...] endpoint=URL, region=NAME, credentials=FILE,
+//! allow_http=BOOL, path_style=BOOL
 //! ```
 
 use std::fmt;

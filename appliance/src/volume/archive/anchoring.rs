@@ -1,24 +1,26 @@
 //! Makes anchors: every so many segments, one of each volume.
 //!
-//! **The state.** An index is changed in the turn in which an entry is appended, so at any moment it
-//! is exactly what a scan would find that ends behind the newest entry. The open record is closed
-//! first, so that every later entry has a later position: a trim has that of the block before it. The
-//! clone of an index is one reference; what hosts write meanwhile copies the leaves that they change.
+//! **The state.** An index is changed in the turn in which an entry is appended, so at any moment
+//! it is exactly what a scan would find that ends behind the newest entry. The open record is
+//! closed first, so that every later entry has a later position: a trim has that of the block
+//! before it. The clone of an index is one reference; what hosts write meanwhile copies the leaves
+//! that they change.
 //!
 //! **States:** idle → collecting leaves for a part → storing the part → collecting, or at the end
 //! storing the head → freeing the clone → idle, or the next volume of the round. A failure ends at
 //! freeing: the anchor is given up, its parts are deleted, and the next round makes another one.
 //!
-//! **When.** A round begins when so many segments have been opened since the last one, and a restart
-//! goes on from the newest anchor. Nothing is stored before the anchor's position is stable, because a
-//! crash could give it to other entries, nor while sealed segments wait for the archivist. An anchor
-//! that falls back by a whole round is given up.
+//! **When.** A round begins when so many segments have been opened since the last one, and a
+//! restart goes on from the newest anchor. Nothing is stored before the anchor's position is
+//! stable, because a crash could give it to other entries, nor while sealed segments wait for the
+//! archivist. An anchor that falls back by a whole round is given up.
 //!
-//! **Not made:** of volumes that are loading, that were never written, or whose data is not certain;
-//! of clones of sessions, whose blocks may be at other positions than a scan finds; in stores that have no random access or no room to free.
+//! **Not made:** of volumes that are loading, that were never written, or whose data is not
+//! certain; of clones of sessions, whose blocks may be at other positions than a scan finds; in
+//! stores that have no random access or no room to free.
 //!
-//! **Bounds:** one index and one part of [`PART_LEAVES`] leaves at a time; [`PIECE_LEAVES`] leaves in
-//! a turn.
+//! **Bounds:** one index and one part of [`PART_LEAVES`] leaves at a time; [`PIECE_LEAVES`] leaves
+//! in a turn.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

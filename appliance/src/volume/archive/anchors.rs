@@ -1,9 +1,9 @@
 //! The anchors of a pool in its store: which there are, and which are to be deleted.
 //!
-//! **Invariants.** An anchor is known from the moment at which its head is stored, or from a list of
-//! the store that has its head and all its parts; until it is deleted, found to be unusable, or no
-//! point that it helps to open can be opened any more. What a crash or a failure left without a head
-//! is deleted.
+//! **Invariants.** An anchor is known from the moment at which its head is stored, or from a list
+//! of the store that has its head and all its parts; until it is deleted, found to be unusable, or
+//! no point that it helps to open can be opened any more. What a crash or a failure left without a
+//! head is deleted.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -149,8 +149,8 @@ impl Anchors {
         }
     }
 
-    /// Has those deleted that help to open no point any more. `gone`: the segments that are gone, in
-    /// order. `window_start`: the oldest segment that a point in a segment needs.
+    /// Has those deleted that help to open no point any more. `gone`: the segments that are gone,
+    /// in order. `window_start`: the oldest segment that a point in a segment needs.
     pub(super) fn drop_useless(
         &mut self,
         geometry: &Geometry,
@@ -176,8 +176,8 @@ impl Anchors {
     }
 }
 
-/// Whether a point in one of the segments from `first` to `last` can be opened: nothing is gone that
-/// it needs.
+/// Whether a point in one of the segments from `first` to `last` can be opened: nothing is gone
+/// that it needs.
 fn may_open(
     first: SegmentSeq,
     last: SegmentSeq,

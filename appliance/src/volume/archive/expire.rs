@@ -164,8 +164,8 @@ impl Pool {
     }
 }
 
-/// The segments that have expired. What was never archived, or what the store lost, is not among them:
-/// opening a point there reports the reason.
+/// The segments that have expired. What was never archived, or what the store lost, is not among
+/// them: opening a point there reports the reason.
 fn gone_segments(state: &State, log: &Log) -> Vec<SegmentRange> {
     let geometry = log.geometry();
     let there = segments_there(state, log);

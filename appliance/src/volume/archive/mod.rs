@@ -17,8 +17,8 @@
 //! wait, at most [`ArchivePolicy::wait_ns`] before they are refused with "capacity exceeded", or
 //! history gets a gap (`degrade`).
 //!
-//! **Anchors** are indexes beside the segments (`anchoring`). They never matter for what is correct,
-//! only for how long it takes to open a point.
+//! **Anchors** are indexes beside the segments (`anchoring`). They never matter for what is
+//! correct, only for how long it takes to open a point.
 //!
 //! **Bounds:** two jobs in progress (`flights`), and one part of an anchor; one request of each
 //! waiting task, and as many of each read as it has frames; two caches with a budget in bytes.

@@ -175,6 +175,7 @@ mod tests {
             uncertain_below: 0,
             hydrating: false,
             resident: None,
+            begun_blocks: None,
         };
         let change = CatalogChange {
             version: CHANGE_VERSION,
@@ -244,6 +245,7 @@ mod tests {
             hydrating: false,
             uncertain_below,
             resident: None,
+            begun_blocks: None,
         }
     }
 

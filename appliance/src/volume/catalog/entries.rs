@@ -1,4 +1,5 @@
-//! Entries of the catalog's lists: volumes, images, deleted images, and where the pool was recovered.
+//! Entries of the catalog's lists: volumes, images, deleted images, and where the pool was
+//! recovered.
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -51,6 +52,11 @@ pub(crate) struct CatalogImage {
     /// blocks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) resident: Option<ResidentPart>,
+    /// The size with which a clone began, where the state of `parent` may have another. What the
+    /// clone was made from had no entries, so that its own parent was taken; or only its size had
+    /// changed since, so that a later point of it was taken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) begun_blocks: Option<u64>,
 }
 
 /// The part of what an image inherited that stays in the working set: its blocks were there when

@@ -74,6 +74,7 @@ mod tests {
             uncertain_below: 0,
             hydrating: false,
             resident: resident.map(|(above, only_from)| ResidentPart { above, only_from }),
+            begun_blocks: None,
         }
     }
 

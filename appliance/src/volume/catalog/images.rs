@@ -115,9 +115,16 @@ mod tests {
     fn add(catalog: &mut Catalog, parent: Option<ImageParent>, head: u64) {
         let id = catalog.take_image_id(u32::MAX).expect("there are enough");
         let (born_lsn, name) = (head, format!("v{id}"));
-        let (hydrated_lsn, uncertain_below, hydrating, resident) = (None, 0, false, None);
-        let image = CatalogImage { id, parent, born_lsn, hydrated_lsn, uncertain_below, hydrating, resident };
-        catalog.add_image(image);
+        catalog.add_image(CatalogImage {
+            id,
+            parent,
+            born_lsn,
+            hydrated_lsn: None,
+            uncertain_below: 0,
+            hydrating: false,
+            resident: None,
+            begun_blocks: None,
+        });
         catalog.add_volume(CatalogVolume {
             name,
             uuid: Uuid::from_u128(u128::from(id)),

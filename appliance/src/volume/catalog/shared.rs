@@ -2,7 +2,6 @@
 //! reference; a lookup and a change cost a few nodes of two trees, whatever the number of entries.
 //! The list keeps the length of its JSON text, so that the text need not be written to find it.
 
-use std::collections::HashSet;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -10,7 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use smallvec::SmallVec;
 use uuid::Uuid;
 
-use super::tree::Tree;
+use super::tree::{Tree, drop_shared};
 
 /// What an entry is found by. Several entries may have the same key.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -99,15 +98,10 @@ impl<T> Shared<T> {
 
     /// The entries of both lists without those that they share, in order.
     pub(super) fn apart<'a>(&'a self, newer: &'a Self) -> (Vec<&'a T>, Vec<&'a T>) {
-        let (before, after) = self.entries.apart(&newer.entries);
-        let addresses = |entries: &[&'a (u64, Rc<T>)]| -> HashSet<*const T> {
-            entries.iter().map(|(_, entry)| Rc::as_ptr(entry)).collect()
-        };
-        let without = |entries: &[&'a (u64, Rc<T>)], other: &HashSet<*const T>| -> Vec<&'a T> {
-            let own = entries.iter().filter(|(_, entry)| !other.contains(&Rc::as_ptr(entry)));
-            own.map(|(_, entry)| &**entry).collect()
-        };
-        (without(&before, &addresses(&after)), without(&after, &addresses(&before)))
+        let (mut before, mut after) = self.entries.apart(&newer.entries);
+        drop_shared(&mut before, &mut after, |(_, entry)| Rc::as_ptr(entry).addr());
+        let plain = |entries: Vec<&'a (u64, Rc<T>)>| entries.into_iter().map(|(_, entry)| &**entry).collect();
+        (plain(before), plain(after))
     }
 }
 

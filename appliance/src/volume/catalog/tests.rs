@@ -70,6 +70,7 @@ fn whole() -> Catalog {
         uncertain_below: 5,
         hydrating: true,
         resident: Some(ResidentPart { above: 7, only_from: Some(8) }),
+        begun_blocks: Some(9),
     };
     let snapshot = CatalogSnapshot { name: Arc::from("s"), lsn: 1, time_ns: 1 };
     Catalog {
@@ -172,6 +173,7 @@ fn what_was_uncertain_in_its_parent_stays_so_in_a_clone() {
         hydrating: false,
         uncertain_below,
         resident: None,
+        begun_blocks: None,
     };
     let parent = |image, lsn| Some(ImageParent { image, lsn });
     let mut catalog = Catalog {

@@ -278,7 +278,7 @@ impl<K: Ord + Clone, V: Clone> Tree<K, V> {
         let mut after: Vec<&Arc<Node<K, V>>> = newer.root.iter().collect();
         let height_of = |nodes: &[&Arc<Node<K, V>>]| nodes.first().map_or(0, |node| node.height());
         loop {
-            drop_shared(&mut before, &mut after);
+            drop_shared(&mut before, &mut after, address_of);
             let heights = (height_of(&before), height_of(&after));
             if heights == (0, 0) {
                 break;
@@ -318,18 +318,29 @@ impl<K: Ord + Clone, V: Clone> Tree<K, V> {
     }
 }
 
-/// Drops the nodes that are in both lists.
-fn drop_shared<K, V>(before: &mut Vec<&Arc<Node<K, V>>>, after: &mut Vec<&Arc<Node<K, V>>>) {
-    let known: HashSet<*const Node<K, V>> = before.iter().map(|node| Arc::as_ptr(node)).collect();
-    let mut shared = HashSet::new();
-    after.retain(|node| {
-        let is_shared = known.contains(&Arc::as_ptr(node));
-        if is_shared {
-            shared.insert(Arc::as_ptr(node));
-        }
-        !is_shared
-    });
-    before.retain(|node| !shared.contains(&Arc::as_ptr(node)));
+/// Drops what is in both lists, which have it in the same order. Cost: one step for each, if what is
+/// different is in one place.
+pub(super) fn drop_shared<T>(before: &mut Vec<T>, after: &mut Vec<T>, address: impl Fn(&T) -> usize) {
+    let is_same = |(one, other): &(&T, &T)| address(one) == address(other);
+    let start = before.iter().zip(after.iter()).take_while(is_same).count();
+    before.drain(..start);
+    after.drain(..start);
+    let end = before.iter().rev().zip(after.iter().rev()).take_while(is_same).count();
+    before.truncate(before.len() - end);
+    after.truncate(after.len() - end);
+    if before.len() <= 1 && after.len() <= 1 {
+        return;
+    }
+    let known: HashSet<usize> = before.iter().map(&address).collect();
+    let shared: HashSet<usize> = after.iter().map(&address).filter(|one| known.contains(one)).collect();
+    if !shared.is_empty() {
+        before.retain(|one| !shared.contains(&address(one)));
+        after.retain(|one| !shared.contains(&address(one)));
+    }
+}
+
+fn address_of<K, V>(node: &&Arc<Node<K, V>>) -> usize {
+    Arc::as_ptr(node).addr()
 }
 
 fn children_of<'a, K, V>(nodes: &[&'a Arc<Node<K, V>>]) -> Vec<&'a Arc<Node<K, V>>> {

@@ -1,29 +1,29 @@
 //! Opening a point from an anchor: its index in the archive, and the entries after it.
 //!
-//! **Why it is right.** An index is changed by the entries of its own image alone, from the birth of
-//! the image on. So the state at P is the state at an earlier A with the image's entries after A over
-//! it. What the image inherited is in the anchor, with every mask applied; a mask after A only repeats
-//! a trim that is in the anchor or among these entries. So a scan that has reached A, and has taken
-//! the anchor, is at its end, whatever the image inherits from.
+//! **Why it is right.** An index is changed by the entries of its own image alone, from the birth
+//! of the image on. So the state at P is the state at an earlier A with the image's entries after A
+//! over it. What the image inherited is in the anchor, with every mask applied; a mask after A only
+//! repeats a trim that is in the anchor or among these entries. So a scan that has reached A, and
+//! has taken the anchor, is at its end, whatever the image inherits from.
 //!
-//! **When it may be used.** The image was born before A, by the catalog of the point. All of the state
-//! at A counts, which is not so for a part of an ancestor ([`Generation::is_partial`]). The scan that
-//! it replaces would not find that a segment is gone: blocks may lie there, and the point is refused
-//! then. Mappings are to positions, not to origins.
+//! **When it may be used.** The image was born before A, by the catalog of the point. All of the
+//! state at A counts, which is not so for a part of an ancestor ([`Generation::is_partial`]). The
+//! scan that it replaces would not find that a segment is gone: blocks may lie there, and the point
+//! is refused then. Mappings are to positions, not to origins.
 //!
 //! **Which history.** An anchor names the record that ended at its position. It is used only if the
 //! log has this record there, with the same time and the same epoch: no other history has.
 //!
-//! **A failure costs time.** What was taken of an anchor is right, so the same scan goes on behind it,
-//! down to an older anchor or to its end.
+//! **A failure costs time.** What was taken of an anchor is right, so the same scan goes on behind
+//! it, down to an older anchor or to its end.
 //!
-//! **Bounds:** [`ANCHORS_MAX`] anchors are tried; [`PARTS_AHEAD`] parts are in flight or ready, 4 MiB
-//! each; the reactor runs other work between pieces of [`PIECE_LEAVES`] leaves.
+//! **Bounds:** [`ANCHORS_MAX`] anchors are tried; [`PARTS_AHEAD`] parts are in flight or ready, 4
+//! MiB each; the reactor runs other work between pieces of [`PIECE_LEAVES`] leaves.
 
 use std::collections::VecDeque;
 
-use crate::archive::anchor::{AnchorHead, LEAF_BLOCKS, Leaves};
-use crate::archive::service::{AnchorContent, AnchorRead, ArchiveError};
+use crate::archive::anchor::{AnchorHead, AnchorPart, LEAF_BLOCKS, Leaves};
+use crate::archive::service::{AnchorContent, AnchorRead, ArchiveError, StoredAnchor};
 use crate::log::reader::LsnRange;
 use crate::log::{Lsn, SegmentSeq};
 use crate::reactor::yield_now;
@@ -113,8 +113,8 @@ impl Pool {
         true
     }
 
-    /// Passes an anchor to a builder that has seen all entries after it. Returns whether it was taken
-    /// to its end: then nothing older is needed.
+    /// Passes an anchor to a builder that has seen all entries after it. Returns whether it was
+    /// taken to its end: then nothing older is needed.
     pub(super) async fn take_anchor(
         &self,
         anchor: &KnownAnchor,
@@ -163,8 +163,9 @@ impl Pool {
             while coming.len() < PARTS_AHEAD
                 && let Some(number) = wanted.next()
             {
-                let bytes = head.parts[number as usize].bytes;
-                let read = self.begin_anchor(anchor.id, AnchorRead::Part(number, bytes));
+                let AnchorPart { bytes, digest, .. } = head.parts[number as usize];
+                let read = AnchorRead::Part(number, StoredAnchor { bytes, digest });
+                let read = self.begin_anchor(anchor.id, read);
                 let read = read.map_err(|error| Unusable::Away(error.to_string()))?;
                 coming.push_back((number, read));
             }

@@ -142,8 +142,8 @@ impl Pool {
         clones.pop().ok_or(VolumeError::NoSuchVolume { name })
     }
 
-    /// Makes new volumes from a point of a volume, or of all volumes of a group, in one change, with
-    /// something else in it.
+    /// Makes new volumes from a point of a volume, or of all volumes of a group, in one change,
+    /// with something else in it.
     ///
     /// # Errors
     /// As [`clone_volume`](Self::clone_volume), and what `also` refuses.
@@ -171,11 +171,7 @@ impl Pool {
             infos.push(CloneInfo {
                 volume: self.announce(id, &one.name)?,
                 point: cloning.at.clone(),
-                segments_touched: report.segments_touched,
-                segments_bound: report.segments_bound,
-                entries_scanned: report.entries_scanned,
-                anchor_lsn: report.anchor_lsn.map(|lsn| lsn.0),
-                anchor_bytes: report.anchor_bytes,
+                scan: report.cost(),
                 elapsed_us: started.elapsed().as_micros() as u64,
             });
         }
@@ -323,17 +319,23 @@ impl Pool {
                 None => return Err(VolumeError::Busy { reason: "the volume is written".to_owned() }),
             },
         };
+        // The size may have changed since the point, and the contents not.
+        let now_blocks = now.volume_of_image(source.image).map(|volume| volume.size_blocks);
+        let parent_blocks = now_blocks.filter(|_| parent_lsn != at_lsn).unwrap_or(source.size_blocks);
         let is_written = built.as_ref().is_none_or(|(_, report)| report.is_written);
         let parent = self.parent_at(now, catalog, source.image, parent_lsn, is_written);
         self.learn_ancestors(now, catalog, source.image, at_lsn);
-        let image = add_image(now, self.format_version(), parent, head)?;
+        let image = add_image(now, self.format_version(), parent.parent, head)?;
         // Store it in the catalog, so that it is known after a restart, even after the unknown
         // entries have left the log.
         let uncertain_below = match built {
             Some((_, report)) => report.uncertain_below,
             None => self.known_uncertain_below(source.image),
         };
-        now.change_image(image, |image| image.uncertain_below = uncertain_below.0);
+        now.change_image(image, |image| {
+            image.uncertain_below = uncertain_below.0;
+            image.begun_blocks = parent.begun_blocks(source.size_blocks, parent_blocks);
+        });
         let clone = CatalogVolume {
             name: one.name.clone(),
             uuid: one.uuid,

@@ -1,8 +1,8 @@
 //! The volumes that a name stands for at a point: a volume is a group of one.
 //!
-//! **A group at a point** has the volumes that it had there, because its volumes are in the catalog.
-//! If the group was made later, they are those of today. Either is said in a note, if it makes a
-//! difference.
+//! **A group at a point** has the volumes that it had there, because its volumes are in the
+//! catalog. If the group was made later, they are those of today. Either is said in a note, if it
+//! makes a difference.
 
 use std::collections::HashSet;
 

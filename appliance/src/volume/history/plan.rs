@@ -1,8 +1,8 @@
 //! What a restore would read from where, before anything is done.
 //!
 //! The plan of an exact count builds the index of the point, as opening it would, and throws it
-//! away again in pieces: it reads entries, and a few blocks to measure the archive, and changes nothing.
-//! A quick plan reads only the catalog of the point.
+//! away again in pieces: it reads entries, and a few blocks to measure the archive, and changes
+//! nothing. A quick plan reads only the catalog of the point.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;

@@ -28,9 +28,8 @@ pub(in crate::volume) struct Origin {
     pub(in crate::volume) catalog: Catalog,
     /// The volume there.
     pub(in crate::volume) volume: CatalogVolume,
-    /// The clone's image that began there, and after which position.
-    image: u32,
-    born: Lsn,
+    /// The size with which the clone began, if that is not the one of the volume there.
+    begun_blocks: Option<u64>,
 }
 
 impl Pool {
@@ -48,13 +47,13 @@ impl Pool {
         self.refuse_session_clone(uuid)?;
         let expiries = self.expiries();
         let origin = self.origin_of(id, uuid, &name).await?;
+        let begun_blocks = origin.begun_blocks.filter(|_| point.is_none());
         let point = point.unwrap_or_else(|| Point::Lsn(origin.lsn.0).into());
         let at = Rc::clone(&self).resolve(point).await?;
         let to = if at.lsn == origin.lsn.0 {
             // What it was made from may have had another size and the same contents.
-            let size_blocks = self.size_at_birth(&origin).await?;
             let mut to = self.state_of(origin.catalog, &origin.volume, origin.lsn).await?.0;
-            to.size_blocks = size_blocks.unwrap_or(to.size_blocks);
+            to.size_blocks = begun_blocks.unwrap_or(to.size_blocks);
             to
         } else {
             self.past_state(origin.volume.uuid, &at).await?.0
@@ -99,15 +98,15 @@ impl Pool {
     ) -> Result<Origin, VolumeError> {
         let mut young = self.image_of(id);
         for _ in 0..ROLL_BACKS_MAX {
-            let Some(CatalogImage { id, parent: Some(parent), born_lsn, .. }) = young else { break };
-            let ImageParent { image, lsn } = parent;
+            let Some(known) = young else { break };
+            let Some(ImageParent { image, lsn }) = known.parent else { break };
             let lsn = Lsn(lsn);
             let catalog = self.catalog_at(lsn).await?;
             let Some(volume) = catalog.volume_of_image(image).cloned() else {
                 break;
             };
             if volume.uuid != uuid {
-                return Ok(Origin { lsn, catalog, volume, image: id, born: Lsn(born_lsn) });
+                return Ok(Origin { lsn, catalog, volume, begun_blocks: known.begun_blocks });
             }
             // It was rolled back, or recovered: its own earlier image.
             young = catalog.image(image).cloned();
@@ -121,31 +120,5 @@ impl Pool {
         let state = self.state.borrow();
         let image = state.volumes.get(id)?.image();
         state.catalog.image(image.0).cloned()
-    }
-
-    /// The size that a clone had when it began; `None` if that is not known any more.
-    async fn size_at_birth(&self, origin: &Origin) -> Result<Option<u64>, VolumeError> {
-        let sequence = self.log.borrow().geometry().sequence_of(origin.born);
-        // The change is in this segment or begins the next one.
-        for sequence in [sequence, sequence.next()] {
-            let known = match self.known_of(sequence).await {
-                Err(VolumeError::NoSuchPoint { .. }) => return Ok(None),
-                known => known?,
-            };
-            let mut size_blocks = None;
-            self.visit_catalogs(sequence, &known, |catalog, _| {
-                let is_born =
-                    catalog.image(origin.image).is_some_and(|known| known.born_lsn == origin.born.0);
-                if is_born && size_blocks.is_none() {
-                    let volume = catalog.volumes.iter().find(|volume| volume.image == origin.image);
-                    size_blocks = volume.map(|volume| volume.size_blocks);
-                }
-            })
-            .await?;
-            if size_blocks.is_some() {
-                return Ok(size_blocks);
-            }
-        }
-        Ok(None)
     }
 }

@@ -1,10 +1,10 @@
-//! Rolls volumes back in place: from now on they show, and go on from, their state at a point of the
-//! past. The volumes of a group change together, at one position; one volume is a group of one.
+//! Rolls volumes back in place: from now on they show, and go on from, their state at a point of
+//! the past. The volumes of a group change together, at one position; one volume is a group of one.
 //!
 //! **What a host sees.** The same namespace, with other contents, from one command to the next. A
 //! command that was submitted before the change belongs to the old state, every later one to the
-//! new state. What a host keeps in its caches is not known here, so the caller refuses while a host is
-//! connected, unless the operator insists.
+//! new state. What a host keeps in its caches is not known here, so the caller refuses while a host
+//! is connected, unless the operator insists.
 //!
 //! **What stays.** The state before is named by one snapshot that is made in the same change of the
 //! catalog, so it stays reachable, and rolling back to it undoes the roll-back.
@@ -55,8 +55,8 @@ impl Pool {
     /// volumes ([`hydrate`](Self::hydrate)).
     ///
     /// # Errors
-    /// No such volume or group, or one that did not exist at the point; a point that does not exist;
-    /// an archive that does not answer; no room; a failed pool. Nothing has changed then.
+    /// No such volume or group, or one that did not exist at the point; a point that does not
+    /// exist; an archive that does not answer; no room; a failed pool. Nothing has changed then.
     pub async fn roll_back_members(
         self: Rc<Self>,
         name: String,
@@ -68,7 +68,7 @@ impl Pool {
         for volume in &members.volumes {
             self.refuse_session_clone(volume.uuid)?;
         }
-        self.roll_back_to(at, members, forced, expiries).await
+        self.roll_back_to(at, members, &[], forced, expiries).await
     }
 
     /// The present names of the volumes that a roll-back of a volume or a group to a point is for.
@@ -89,11 +89,13 @@ impl Pool {
         Ok(now.map(|volume| volume.name.clone()).collect())
     }
 
-    /// Rolls volumes back to the point at which they are given.
+    /// Rolls volumes back to the point at which they are given. The volumes named in `ended` are
+    /// deleted in the same change.
     pub(in crate::volume) async fn roll_back_to(
         &self,
         at: ResolvedPoint,
         members: Members,
+        ended: &[String],
         forced: bool,
         expiries: u64,
     ) -> Result<RollBacks, VolumeError> {
@@ -110,16 +112,17 @@ impl Pool {
             reports.push(report);
         }
         let mut before = None;
-        let done = self.rebase(&moves, RebaseKind::RollBack, |catalog, _| {
+        let done = self.rebase(&moves, RebaseKind::RollBack, |catalog, head| {
             self.check_not_expired(expiries, format_args!("{} was being opened", at.point))?;
             let first = volumes.first().and_then(|first| catalog.volume_with_uuid(first.uuid));
             let name = group.as_ref().or(first.map(|first| &first.name)).cloned().unwrap_or_default();
             let snapshot = snapshot_before(catalog, &self.log.borrow(), &name);
             catalog.add_snapshot(&snapshot);
             before = Some(snapshot);
-            Ok(())
+            self.remove_volumes(catalog, head, ended)
         });
         let done = done.await?;
+        self.put_removal_in_force(ended);
         let before = before.expect("the change that was made has made it");
         for (id, _) in &moves {
             tracing::warn!(
@@ -137,11 +140,7 @@ impl Pool {
                 volume: self.volume(*id).ok_or_else(|| gone(*id))?,
                 resident_blocks: to.index.mapped() - inherited_blocks,
                 inherited_blocks,
-                segments_touched: report.segments_touched,
-                segments_bound: report.segments_bound,
-                entries_scanned: report.entries_scanned,
-                anchor_lsn: report.anchor_lsn.map(|lsn| lsn.0),
-                anchor_bytes: report.anchor_bytes,
+                scan: report.cost(),
             });
         }
         Ok(RollBacks {

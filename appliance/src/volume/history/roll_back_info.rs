@@ -2,33 +2,18 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::volume::info::{ResolvedPoint, SnapshotInfo, VolumeInfo};
+use crate::volume::info::{ResolvedPoint, ScanCost, SnapshotInfo, VolumeInfo};
 
 /// The answer of `restore_roll_back`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct RollBackInfo {
-    /// The volume.
-    pub volume: VolumeInfo,
+    /// The volume, and what was done to it.
+    #[serde(flatten)]
+    pub done: RolledBack,
     /// The point whose state it has now.
     pub point: ResolvedPoint,
     /// The snapshot that names the state before.
     pub before: SnapshotInfo,
-    /// How many blocks of the state were in the working set, and stay there.
-    pub resident_blocks: u64,
-    /// How many are read from where they are, and hydrated in the background.
-    pub inherited_blocks: u64,
-    /// The maximum number of segments that one generation's scan read; never above W+1 (R30).
-    pub segments_touched: u64,
-    /// The bound: W+1.
-    pub segments_bound: u64,
-    /// Entries read.
-    pub entries_scanned: u64,
-    /// The anchor from which the scan began; `None`: it used none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub anchor_lsn: Option<u64>,
-    /// Bytes of anchors read.
-    #[serde(default)]
-    pub anchor_bytes: u64,
     /// How long it took.
     pub elapsed_us: u64,
 }
@@ -42,22 +27,13 @@ pub struct RolledBack {
     pub resident_blocks: u64,
     /// How many are read from where they are, and hydrated in the background.
     pub inherited_blocks: u64,
-    /// The maximum number of segments that one generation's scan read; never above W+1 (R30).
-    pub segments_touched: u64,
-    /// The bound: W+1.
-    pub segments_bound: u64,
-    /// Entries read.
-    pub entries_scanned: u64,
-    /// The anchor from which the scan began; `None`: it used none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub anchor_lsn: Option<u64>,
-    /// Bytes of anchors read.
-    #[serde(default)]
-    pub anchor_bytes: u64,
+    /// What was read to build its index.
+    #[serde(flatten)]
+    pub scan: ScanCost,
 }
 
-/// What [`Pool::roll_back_members`](crate::volume::Pool::roll_back_members) did: to all volumes of a
-/// group, or to one.
+/// What [`Pool::roll_back_members`](crate::volume::Pool::roll_back_members) did: to all volumes of
+/// a group, or to one.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct RollBacks {
     /// The group; `None`: it was one volume.
@@ -75,19 +51,7 @@ pub struct RollBacks {
 impl RollBacks {
     /// The same for the first volume.
     pub fn into_first(self) -> Option<RollBackInfo> {
-        let first = self.volumes.into_iter().next()?;
-        Some(RollBackInfo {
-            volume: first.volume,
-            point: self.point,
-            before: self.before,
-            resident_blocks: first.resident_blocks,
-            inherited_blocks: first.inherited_blocks,
-            segments_touched: first.segments_touched,
-            segments_bound: first.segments_bound,
-            entries_scanned: first.entries_scanned,
-            anchor_lsn: first.anchor_lsn,
-            anchor_bytes: first.anchor_bytes,
-            elapsed_us: self.elapsed_us,
-        })
+        let done = self.volumes.into_iter().next()?;
+        Some(RollBackInfo { done, point: self.point, before: self.before, elapsed_us: self.elapsed_us })
     }
 }

@@ -2,8 +2,8 @@
 //! reference, and may be read on any thread. The first change after a copy costs one reference for
 //! each page, and a copy of the changed page.
 //!
-//! **Memory:** a synch takes 32 bytes, its label, for a mark of one volume or group its UUID as text
-//! and its name, and its details as JSON if they have at most
+//! **Memory:** a synch takes 32 bytes, its label, for a mark of one volume or group its UUID as
+//! text and its name, and its details as JSON if they have at most
 //! [`DETAILS_KEPT_BYTES_MAX`] bytes; `null` takes none. Longer details take nothing: they are read
 //! from the log or the archive when somebody asks for them (`synch_details`). 100,000 synchs with
 //! labels of 16 and details of 25 bytes take 7.5 MB; with the longest label and the longest details
@@ -54,8 +54,8 @@ pub struct SynchRef<'a> {
     pub lsn: Lsn,
     /// Its time, ns since the Unix epoch.
     pub time_ns: u64,
-    /// The volume that it is a mark of: its UUID as text, and then the name that it had; for a group
-    /// with `GROUP_MARK` between the two; empty: all volumes.
+    /// The volume that it is a mark of: its UUID as text, and then the name that it had; for a
+    /// group with `GROUP_MARK` between the two; empty: all volumes.
     pub volume: &'a str,
     /// The caller's details.
     pub details: SynchDetails<'a>,

@@ -1,8 +1,8 @@
 //! How many blocks of an index are in each segment.
 //!
-//! **Cost:** one step for each mapping, most of them an addition to a counter in a list: neighbouring
-//! blocks of a large volume are in segments all over the working set. The reactor runs other work
-//! between pieces of [`LEAVES_PER_TURN`] leaves.
+//! **Cost:** one step for each mapping, most of them an addition to a counter in a list:
+//! neighbouring blocks of a large volume are in segments all over the working set. The reactor runs
+//! other work between pieces of [`LEAVES_PER_TURN`] leaves.
 
 use std::collections::BTreeMap;
 
@@ -21,8 +21,8 @@ pub(in crate::volume) type Census = BTreeMap<SegmentSeq, u64>;
 /// An index whose blocks may have to stay on the primary device, with its census if it was taken.
 pub(in crate::volume) type CountedIndex = (Index, Option<Census>);
 
-/// Counts the blocks of an index in each segment, in pieces. `segment_blocks` is a power of two, and
-/// `newest` the newest segment.
+/// Counts the blocks of an index in each segment, in pieces. `segment_blocks` is a power of two,
+/// and `newest` the newest segment.
 pub(in crate::volume) async fn census(index: &Index, segment_blocks: u64, newest: SegmentSeq) -> Census {
     let shift = segment_blocks.trailing_zeros();
     let first = (newest.0 + 1).saturating_sub(LISTED_MAX);

@@ -347,12 +347,7 @@ impl Pool {
         image: ImageId,
         failure: Option<VolumeError>,
     ) -> Result<(), VolumeError> {
-        let (name, left) = {
-            let state = self.state.borrow();
-            let volume = state.volumes.get(id).filter(|volume| volume.image() == image);
-            let Some(volume) = volume else { return Ok(()) };
-            (volume.name().to_owned(), volume.mapped() - volume.resident())
-        };
+        let Some((name, left)) = self.left_of(id, image) else { return Ok(()) };
         if left > 0
             && let Some(failure) = failure
         {
@@ -362,7 +357,14 @@ impl Pool {
             let reason = format!("{left} blocks were not found where they should be");
             return Err(VolumeError::Archive { reason });
         }
+        let mut is_done = false;
         self.change(|catalog, head| {
+            // While the change waited for room, the image may have been set to another point, if it
+            // had nothing.
+            is_done = self.left_of(id, image).is_some_and(|(_, left)| left == 0);
+            if !is_done {
+                return Ok(());
+            }
             // From now on its ancestors are no longer used.
             let uncertain_below = catalog.inherited_uncertain_below(image.0).max(self.uncertain_of(id));
             if catalog.volume_of_image(image.0).is_some() {
@@ -380,16 +382,23 @@ impl Pool {
         })
         .await?;
         let mut state = self.state.borrow_mut();
-        if let Some(volume) = state.volumes.get_mut(id).filter(|volume| volume.image() == image) {
-            volume.note_hydrated();
-            self.log.borrow_mut().forget_masks(image);
-        }
+        let volume = state.volumes.get_mut(id).filter(|volume| is_done && volume.image() == image);
+        let Some(volume) = volume else { return Ok(()) };
+        volume.note_hydrated();
+        self.log.borrow_mut().forget_masks(image);
         tracing::info!(volume = name, "the volume is hydrated: it needs neither its parent nor the archive");
         Ok(())
     }
 }
 
 impl Pool {
+    /// The name of a volume that has an image, and how many of its blocks it inherits.
+    fn left_of(&self, id: VolumeId, image: ImageId) -> Option<(String, u64)> {
+        let state = self.state.borrow();
+        let volume = state.volumes.get(id).filter(|volume| volume.image() == image)?;
+        Some((volume.name().to_owned(), volume.mapped() - volume.resident()))
+    }
+
     /// The LSN below which inherited data of a volume is not certain, as far as this was found out
     /// since the start.
     fn uncertain_of(&self, id: VolumeId) -> Lsn {

@@ -135,37 +135,6 @@ impl Node {
         }
     }
 
-    /// As [`visit`](Self::visit), for at most `leaves` leaves, from block `from` on, counted from
-    /// this node's first block. Returns where to continue, or `None` at its end.
-    fn visit_some(
-        &self,
-        level: u32,
-        first: u64,
-        from: u64,
-        leaves: &mut usize,
-        visit: &mut dyn FnMut(u64, Mapping),
-    ) -> Option<u64> {
-        match self {
-            Node::Leaf(_) if *leaves == 0 => return Some(0),
-            Node::Leaf(_) => {
-                *leaves -= 1;
-                self.visit(level, first, visit);
-            }
-            Node::Inner(inner) => {
-                let span = 1_u64 << (FANOUT_BITS * level);
-                for slot in from / span..FANOUT as u64 {
-                    let Some(child) = &inner.children[slot as usize] else { continue };
-                    let at = slot * span;
-                    let from = from.saturating_sub(at);
-                    if let Some(next) = child.visit_some(level - 1, first + at, from, leaves, visit) {
-                        return Some(at + next);
-                    }
-                }
-            }
-        }
-        None
-    }
-
     /// Empties `[start, end)`, counted from this node's first block. Passes the removed mappings to
     /// `gone`, and returns how many there were.
     fn trim(&mut self, level: u32, start: u64, end: u64, gone: &mut dyn FnMut(Mapping)) -> u64 {
@@ -211,12 +180,12 @@ impl Node {
 
 /// Prefetches a cache line, if the processor has an instruction for it.
 #[inline]
-fn prefetch<T>(what: &T) {
+fn prefetch<T>(what: *const T) {
     #[cfg(target_arch = "x86_64")]
-    // SAFETY: this is a hint about an address that may be read; it has no visible effect.
+    // SAFETY: this is a hint, which has no visible effect, whatever the address is.
     unsafe {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(what).cast());
+        _mm_prefetch::<_MM_HINT_T0>(what.cast());
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = what;
@@ -263,16 +232,11 @@ impl Index {
     /// Calls `visit` for the blocks that have contents in at most `leaves` leaves, from the leaf of
     /// block `from` on, in order. Returns the block to continue with, or `None` at the end.
     /// `leaves` must not be 0, because then there is no progress.
-    pub fn visit_some(
-        &self,
-        from: u64,
-        mut leaves: usize,
-        mut visit: impl FnMut(u64, Mapping),
-    ) -> Option<u64> {
-        if from >= capacity(self.height) {
-            return None;
-        }
-        self.root.visit_some(self.height, 0, from, &mut leaves, &mut visit)
+    pub fn visit_some(&self, from: u64, leaves: usize, mut visit: impl FnMut(u64, Mapping)) -> Option<u64> {
+        self.leaves_some(from, leaves, |first, mappings| {
+            let mapped = (first..).zip(mappings).filter(|(_, mapping)| !mapping.is_none());
+            mapped.for_each(|(block, &mapping)| visit(block, mapping));
+        })
     }
 
     /// The mapping of a block.
@@ -426,6 +390,16 @@ impl IndexBuilder {
     /// Whether copied blocks are mapped to where their contents were first written.
     pub fn is_of_origins(&self) -> bool {
         self.is_of_origins
+    }
+
+    /// Prefetches what an entry for a block will change.
+    pub fn prefetch(&self, block: u64) {
+        if let Some(mapping) = self.index.find(block) {
+            prefetch(mapping);
+            // The reference count, which a change looks at, is in front of the leaf.
+            let slot = block as usize & (FANOUT - 1);
+            prefetch(std::ptr::from_ref(mapping).wrapping_sub(slot + 1));
+        }
     }
 
     /// Takes a write of a block. Returns whether it is the block's newest.

@@ -3,9 +3,10 @@
 //!
 //! **In one turn** the catalog changes, and the volumes get their new images, sizes and indexes. So
 //! every command of a host belongs wholly to the old or to the new state, and a crash leaves one of
-//! them, of all the volumes. The id of a volume, its name and its UUID stay. What takes long is done before and after: the
-//! index and the count of its blocks in each segment ([`PastState`]) are built before, in pieces;
-//! the blocks of the old index are subtracted from the accounts afterwards, in pieces.
+//! them, of all the volumes. The id of a volume, its name and its UUID stay. What takes long is
+//! done before and after: the index and the count of its blocks in each segment ([`PastState`]) are
+//! built before, in pieces; the blocks of the old index are subtracted from the accounts
+//! afterwards, in pieces.
 //!
 //! **Images.** An image that was written is never changed: the state of the past is a new image,
 //! whose parent is the volume's image at the point. An image that was never written, and from which
@@ -51,6 +52,14 @@ pub(in crate::volume) struct PastState {
     /// How many blocks of the index are in each segment; may be empty if nothing is to stay
     /// resident and the pool has an archive.
     pub(in crate::volume) census: Census,
+}
+
+impl PastState {
+    /// The size that the volume of the image had at the point: a clone that is set back to its
+    /// beginning may have begun with another.
+    fn parent_blocks(&self) -> u64 {
+        self.catalog.volume_of_image(self.image).map_or(self.size_blocks, |volume| volume.size_blocks)
+    }
 }
 
 /// How a volume is set to another state.
@@ -123,10 +132,10 @@ impl Pool {
         census(index, segment_blocks, newest).await
     }
 
-    /// Sets volumes, each named once, to states of the past. `edit` may change more of the catalog in
-    /// the same event; it gets the catalog with the volumes' new states, and the position after which
-    /// the new images have their entries. On success nothing has run between the change and the return. The
-    /// caller waits until the change is stable.
+    /// Sets volumes, each named once, to states of the past. `edit` may change more of the catalog
+    /// in the same event; it gets the catalog with the volumes' new states, and the position after
+    /// which the new images have their entries. On success nothing has run between the change and
+    /// the return. The caller waits until the change is stable.
     ///
     /// # Errors
     /// No such volume, no room, what `edit` refuses, a failed pool; nothing has changed.
@@ -176,6 +185,10 @@ impl Pool {
         taken: &mut Taken,
     ) -> Result<Plan, VolumeError> {
         let parent = self.parent_at(catalog, &to.catalog, to.image, to.lsn, to.is_written);
+        let begun_blocks = match kind {
+            RebaseKind::Reset => parent.begun_blocks(to.size_blocks, to.parent_blocks()),
+            RebaseKind::RollBack => parent.begun_before(&to.catalog, to.image),
+        };
         let state = self.state.borrow();
         let gone = || VolumeError::NoSuchVolume { name: format!("number {}", id.0) };
         let volume = state.volumes.get(id).ok_or_else(gone)?;
@@ -206,12 +219,13 @@ impl Pool {
         catalog.change_image(image, |known| {
             *known = CatalogImage {
                 id: image,
-                parent,
+                parent: parent.parent,
                 born_lsn: head.0,
                 hydrated_lsn: if part.is_none() { only_from } else { None },
                 uncertain_below: to.uncertain_below.0,
                 hydrating: is_roll_back && !is_independent && !keeps_all,
                 resident: part,
+                begun_blocks,
             };
         });
         let entry = catalog.volume_of_image(of).cloned().ok_or_else(gone)?;
@@ -227,8 +241,8 @@ impl Pool {
         Ok(Plan { image, above, resident, inherits: !is_independent, is_resized })
     }
 
-    /// Puts the change of one volume in force, in the turn in which it was appended. Returns how many
-    /// blocks are not resident.
+    /// Puts the change of one volume in force, in the turn in which it was appended. Returns how
+    /// many blocks are not resident.
     fn put_in_force(&self, id: VolumeId, lsn: Lsn, to: &PastState, plan: Plan) -> u64 {
         let state = &mut *self.state.borrow_mut();
         let mut log = self.log.borrow_mut();
@@ -270,6 +284,27 @@ impl Pool {
     }
 }
 
+/// What an image begins with.
+pub(in crate::volume) struct Parentage {
+    /// Its parent.
+    pub(in crate::volume) parent: Option<ImageParent>,
+    /// Whether an image without entries was skipped: the parent's state may have another size.
+    is_skipped: bool,
+}
+
+impl Parentage {
+    /// What the catalog stores of the size with which a clone begins, if the volume of the parent
+    /// has `parent_blocks` at the point that the catalog stores.
+    pub(in crate::volume) fn begun_blocks(&self, size_blocks: u64, parent_blocks: u64) -> Option<u64> {
+        (self.is_skipped || size_blocks != parent_blocks).then_some(size_blocks)
+    }
+
+    /// The same for a clone that is rolled back to one of its images: it began when that one did.
+    fn begun_before(&self, then: &Catalog, image: u32) -> Option<u64> {
+        then.image(image).filter(|_| self.is_skipped)?.begun_blocks
+    }
+}
+
 impl Pool {
     /// The parent of an image that begins with the state of `image` at a point. An image that was
     /// never written is skipped: its own parent has the same state, and it may be set to another
@@ -281,15 +316,18 @@ impl Pool {
         image: u32,
         lsn: Lsn,
         is_written: bool,
-    ) -> Option<ImageParent> {
-        let itself = Some(ImageParent { image, lsn: lsn.0 });
+    ) -> Parentage {
+        let itself = Parentage { parent: Some(ImageParent { image, lsn: lsn.0 }), is_skipped: false };
         let Some(known) = then.image(image).filter(|known| known.inherits_at(lsn)) else { return itself };
         let is_other = |now: &CatalogImage| (now.parent, now.born_lsn) != (known.parent, known.born_lsn);
         let was_set_anew = now.image(image).is_some_and(is_other);
         let state = self.state.borrow();
         let is_unwritten = state.volumes.of_image(ImageId(image)).is_some_and(|volume| !volume.is_written());
         let is_unwritten = is_unwritten || !is_written;
-        if was_set_anew || is_unwritten { known.parent } else { itself }
+        if was_set_anew || is_unwritten {
+            return Parentage { parent: known.parent, is_skipped: true };
+        }
+        itself
     }
 
     /// Takes the images from which the state of `image` at a point descends into the present

@@ -2,8 +2,8 @@
 //! its image in one step.
 //!
 //! **Invariants:** an id is given to one volume only, so an old id finds its own volume or none: it
-//! has the slot of the volume and how often that slot was used before. `by_name` and `by_image` have
-//! every volume, `holders` those whose blocks may be entries of their ancestors, and
+//! has the slot of the volume and how often that slot was used before. `by_name` and `by_image`
+//! have every volume, `holders` those whose blocks may be entries of their ancestors, and
 //! `thick_blocks` is the sum of the sizes of those that are not thin. So whatever changes a name,
 //! an image, a size or what a volume holds is a method here.
 

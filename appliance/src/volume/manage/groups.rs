@@ -112,8 +112,8 @@ impl Pool {
         .await
     }
 
-    /// Opens a group as it was at a point, as new volumes and a new group of them, in one change. The
-    /// new volumes have the name of the new group before the names of the old ones.
+    /// Opens a group as it was at a point, as new volumes and a new group of them, in one change.
+    /// The new volumes have the name of the new group before the names of the old ones.
     ///
     /// # Errors
     /// No such group; those of [`clone_volume`](Self::clone_volume) for each volume.

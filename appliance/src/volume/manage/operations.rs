@@ -94,47 +94,60 @@ impl Pool {
         self: Rc<Self>,
         names: Vec<String>,
     ) -> Result<(), VolumeError> {
-        let lsn = self
-            .change(|catalog, head| {
-                let mut gone = Vec::with_capacity(names.len());
-                let mut youngest = Vec::with_capacity(names.len());
-                for name in &names {
-                    let known = catalog.volume(name).map(|volume| (volume.image, volume.uuid));
-                    let (image, uuid) =
-                        known.ok_or_else(|| VolumeError::NoSuchVolume { name: name.clone() })?;
-                    catalog.remove_volume(name);
-                    if self.leaves_nothing(catalog, image) {
-                        let parent = catalog.image(image).and_then(|image| image.parent);
-                        youngest.extend(parent.map(|parent| parent.image));
-                        catalog.remove_image(image);
-                    } else {
-                        youngest.push(image);
-                    }
-                    catalog.leave_groups(uuid);
-                    gone.push(uuid);
-                }
-                check_sessions_whole(catalog, &gone)?;
-                catalog.forget_sessions();
-                for image in youngest {
-                    catalog.prune_lineage(image, self.behind_change(head), head, |at| self.window_before(at));
-                }
-                Ok(())
-            })
-            .await?;
-        for name in &names {
-            let mut state = self.state.borrow_mut();
-            if let Some(id) = state.volumes.find(name) {
-                if let Some(volume) = state.volumes.remove(id) {
-                    state.forget_trouble(&volume);
-                    self.log.borrow_mut().forget_masks(volume.image());
-                    state.bury(volume);
-                }
-                state.latencies.disable(id);
-                state.events.push(VolumeEvent::Deleted(id));
-            }
-        }
+        let lsn = self.change(|catalog, head| self.remove_volumes(catalog, head, &names)).await?;
+        self.put_removal_in_force(&names);
         recovery::stable(&self.log, lsn.plus(1)).await?;
         Ok(())
+    }
+
+    /// Takes volumes out of a catalog that is being changed while the log ends at `head`, with what
+    /// nobody needs without them.
+    ///
+    /// # Errors
+    /// No such volume; a session would keep only some of its clones.
+    pub(in crate::volume) fn remove_volumes(
+        &self,
+        catalog: &mut Catalog,
+        head: Lsn,
+        names: &[String],
+    ) -> Result<(), VolumeError> {
+        let mut gone = Vec::with_capacity(names.len());
+        let mut youngest = Vec::with_capacity(names.len());
+        for name in names {
+            let known = catalog.volume(name).map(|volume| (volume.image, volume.uuid));
+            let (image, uuid) = known.ok_or_else(|| VolumeError::NoSuchVolume { name: name.clone() })?;
+            catalog.remove_volume(name);
+            if self.leaves_nothing(catalog, image) {
+                let parent = catalog.image(image).and_then(|image| image.parent);
+                youngest.extend(parent.map(|parent| parent.image));
+                catalog.remove_image(image);
+            } else {
+                youngest.push(image);
+            }
+            catalog.leave_groups(uuid);
+            gone.push(uuid);
+        }
+        check_sessions_whole(catalog, &gone)?;
+        catalog.forget_sessions();
+        for image in youngest {
+            catalog.prune_lineage(image, self.behind_change(head), head, |at| self.window_before(at));
+        }
+        Ok(())
+    }
+
+    /// Puts the removal of volumes in force, in the turn in which it was appended.
+    pub(in crate::volume) fn put_removal_in_force(&self, names: &[String]) {
+        let state = &mut *self.state.borrow_mut();
+        for name in names {
+            let Some(id) = state.volumes.find(name) else { continue };
+            if let Some(volume) = state.volumes.remove(id) {
+                state.forget_trouble(&volume);
+                self.log.borrow_mut().forget_masks(volume.image());
+                state.bury(volume);
+            }
+            state.latencies.disable(id);
+            state.events.push(VolumeEvent::Deleted(id));
+        }
     }
 
     /// Grows a volume. Shrinking is refused.
@@ -238,8 +251,8 @@ impl Pool {
         self.state.borrow().catalog.snapshots.iter().map(|snapshot| (&snapshot).into()).collect()
     }
 
-    /// The snapshots: a copy that shares its pages, so it costs one reference and may be read on any
-    /// thread.
+    /// The snapshots: a copy that shares its pages, so it costs one reference and may be read on
+    /// any thread.
     pub(crate) fn snapshot_table(&self) -> Snapshots {
         self.state.borrow().catalog.snapshots.clone()
     }
@@ -376,6 +389,7 @@ pub(in crate::volume) fn add_image(
         hydrating: false,
         uncertain_below: 0,
         resident: None,
+        begun_blocks: None,
     });
     Ok(id)
 }
@@ -395,7 +409,8 @@ pub(in crate::volume) fn add_volume(catalog: &mut Catalog, volume: CatalogVolume
     Ok(())
 }
 
-/// Refuses to leave a session with only some of its clones: only together they stand at its position.
+/// Refuses to leave a session with only some of its clones: only together they stand at its
+/// position.
 fn check_sessions_whole(catalog: &Catalog, gone: &[Uuid]) -> Result<(), VolumeError> {
     let is_gone = |member: &SessionMember| gone.contains(&member.clone);
     let halved = catalog

@@ -276,6 +276,7 @@ impl Pool {
                 hydrating,
                 uncertain_below: 0,
                 resident: None,
+                begun_blocks: None,
             });
             catalog.change_volume_of_image(image, |volume| volume.image = id);
         }

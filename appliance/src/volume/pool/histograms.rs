@@ -1,7 +1,7 @@
 //! Enables and disables histograms of latency for the operator.
 
 use super::Pool;
-use super::latency::Operation;
+use super::latency::RequestKind;
 use crate::histogram::Histogram;
 use crate::volume::error::VolumeError;
 
@@ -11,7 +11,7 @@ impl Pool {
     ///
     /// # Errors
     /// No such volume.
-    pub fn enable_histogram(&self, name: &str, operation: Option<Operation>) -> Result<(), VolumeError> {
+    pub fn enable_histogram(&self, name: &str, operation: Option<RequestKind>) -> Result<(), VolumeError> {
         let mut state = self.state.borrow_mut();
         let id =
             state.volumes.find(name).ok_or_else(|| VolumeError::NoSuchVolume { name: name.to_owned() })?;

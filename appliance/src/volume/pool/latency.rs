@@ -20,7 +20,7 @@ use crate::volume::request::{Request, Sink, VolumeId};
 /// Kinds of requests, with the names of SPDK's kinds of I/O.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Operation {
+pub enum RequestKind {
     /// Reads.
     Read,
     /// Writes.
@@ -33,14 +33,14 @@ pub enum Operation {
     Flush,
 }
 
-impl From<&Request<'_>> for Operation {
+impl From<&Request<'_>> for RequestKind {
     fn from(request: &Request<'_>) -> Self {
         match request {
-            Request::Read { .. } => Operation::Read,
-            Request::Write { .. } | Request::WriteReceived { .. } => Operation::Write,
-            Request::WriteZeroes { .. } => Operation::WriteZeroes,
-            Request::Trim { .. } => Operation::Unmap,
-            Request::Flush => Operation::Flush,
+            Request::Read { .. } => RequestKind::Read,
+            Request::Write { .. } | Request::WriteReceived { .. } => RequestKind::Write,
+            Request::WriteZeroes { .. } => RequestKind::WriteZeroes,
+            Request::Trim { .. } => RequestKind::Unmap,
+            Request::Flush => RequestKind::Flush,
         }
     }
 }
@@ -64,7 +64,7 @@ struct Watch {
     volume: VolumeId,
     histogram: Histogram,
     /// The measured kind; `None`: all.
-    operation: Option<Operation>,
+    operation: Option<RequestKind>,
     /// When it was enabled.
     since_ns: u64,
 }
@@ -98,7 +98,7 @@ impl Latencies {
     }
 
     fn begin_watched(&self, watch: &Watch, request: &Request<'_>, sink: &Sink) -> u64 {
-        if watch.operation.is_some_and(|operation| operation != Operation::from(request)) {
+        if watch.operation.is_some_and(|operation| operation != RequestKind::from(request)) {
             return 0;
         }
         match sink.busy_since_ns.get() {
@@ -139,7 +139,7 @@ impl Latencies {
         Some(&self.watch(volume)?.histogram)
     }
 
-    pub(super) fn enable(&mut self, volume: VolumeId, operation: Option<Operation>) {
+    pub(super) fn enable(&mut self, volume: VolumeId, operation: Option<RequestKind>) {
         let place = volume.slot();
         if self.watch(volume).is_some_and(|watch| watch.operation == operation) {
             return;
@@ -237,7 +237,7 @@ mod tests {
         let clock = Rc::new(FakeClock::default());
         let mut latencies = Latencies::new(Rc::<FakeClock>::clone(&clock));
         let sink = Sink::new();
-        latencies.enable(VOLUME, Some(Operation::Flush));
+        latencies.enable(VOLUME, Some(RequestKind::Flush));
         let began = [latencies.begin(VOLUME, &READ, &sink), latencies.begin(VOLUME, &Request::Flush, &sink)];
         clock.now_ns.set(51);
         let (mut end_ns, looks) = (None, clock.looks.get());
@@ -245,7 +245,7 @@ mod tests {
             latencies.end(began, &mut end_ns);
         }
         assert_eq!((recorded(&latencies), clock.looks.get()), (vec![(50, 2)], looks + 1));
-        latencies.enable(VOLUME, Some(Operation::Flush));
+        latencies.enable(VOLUME, Some(RequestKind::Flush));
         assert_eq!(recorded(&latencies).len(), 1, "it goes on");
         latencies.enable(VOLUME, None);
         assert_eq!(recorded(&latencies).len(), 0, "it begins anew");

@@ -50,7 +50,7 @@ use crate::volume::info::VolumeEvent;
 use crate::volume::request::{IoCompletion, IoError, Refusal, Request, Sink, Submitted, VolumeId};
 
 use latency::Latencies;
-pub use latency::Operation;
+pub use latency::RequestKind;
 pub use read_ahead::{READ_AHEAD_BLOCKS_DEFAULT, READ_AHEAD_BLOCKS_MAX};
 use state::State;
 use ticket::Ticket;

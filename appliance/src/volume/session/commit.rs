@@ -77,10 +77,9 @@ impl Pool {
         kept.collect()
     }
 
-    /// Rolls the volumes whose past a session shows back to where it stands, in one change, and ends
-    /// the session. What hosts wrote to the clones is not in the volumes; it must be discarded
-    /// explicitly. The caller hydrates the volumes ([`hydrate`](Self::hydrate)). A crash between the
-    /// two leaves the session.
+    /// Rolls the volumes whose past a session shows back to where it stands, and ends the session,
+    /// in one change. What hosts wrote to the clones is not in the volumes; it must be discarded
+    /// explicitly. The caller hydrates the volumes ([`hydrate`](Self::hydrate)).
     ///
     /// # Errors
     /// No such session, or it is busy; a volume was deleted; a clone was written; those of
@@ -111,9 +110,9 @@ impl Pool {
             volumes.push(self.member_then(member.source, &catalog, &at.point)?);
         }
         let members = Members { catalog, group: session.group.clone(), volumes };
-        let done = self.roll_back_to(at, members, forced, expiries).await?;
+        let ended: Vec<String> = clones.into_iter().map(|clone| clone.name).collect();
+        let done = self.roll_back_to(at, members, &ended, forced, expiries).await?;
         held.standing = None;
-        Rc::clone(&self).delete_volumes(clones.into_iter().map(|clone| clone.name).collect()).await?;
         Ok(done)
     }
 
@@ -151,8 +150,8 @@ impl Pool {
         Err(VolumeError::Invalid { what: "volume", reason })
     }
 
-    /// Replaces the inherited mappings of the clone of a member that point behind the point from which it was
-    /// made: to copies of the same content, which only the session keeps.
+    /// Replaces the inherited mappings of the clone of a member that point behind the point from
+    /// which it was made: to copies of the same content, which only the session keeps.
     async fn settle(
         &self,
         session: &CatalogSession,

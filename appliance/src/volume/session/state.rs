@@ -1,8 +1,8 @@
 //! What is known of sessions while the pool is open, apart from the catalog: the states of the
 //! sources where each stands, and which are being moved.
 //!
-//! **Bounds:** the states of at most [`STANDING_MAX`] sessions are kept, each with a cache of entries.
-//! Another is taken from the clone, or rebuilt.
+//! **Bounds:** the states of at most [`STANDING_MAX`] sessions are kept, each with a cache of
+//! entries. Another is taken from the clone, or rebuilt.
 //!
 //! **Invariant:** a session that is busy has one command under way, which ends it
 //! ([`super::held`]).

@@ -32,8 +32,8 @@ pub(in crate::sim) enum Carried<T> {
 }
 
 impl Run {
-    /// Runs a verb to its end, or to where a crash cuts it. Hosts write to volumes that are not among
-    /// `touched`. The verb is counted.
+    /// Runs a verb to its end, or to where a crash cuts it. Hosts write to volumes that are not
+    /// among `touched`. The verb is counted.
     ///
     /// # Panics
     /// When it does not end, or is done without one of its pieces.
@@ -53,8 +53,12 @@ impl Run {
             self.disk.die_after_writes(dies_after);
         }
         let dies = dies_after.is_some();
+        self.going_back_mut().has_changed = false;
         for turn in 0..TURNS_MAX {
+            let before = self.pool.stats().newest_change_lsn;
             let polled = future.as_mut().poll(&mut context);
+            let has_changed = self.pool.stats().newest_change_lsn > before;
+            self.going_back_mut().has_changed |= has_changed;
             while let Some(piece) = pieces.front_mut() {
                 let lsn = self.pool.stats().newest_change_lsn;
                 if !piece(self) {

@@ -61,6 +61,9 @@ pub struct GoingBack {
     cuts: u64,
     /// A restore of blocks that a crash has cut.
     cut_restore: Option<CutRestore>,
+    /// Whether the verb that is being carried out has appended a change. The pool appends changes
+    /// too, such as another working set.
+    has_changed: bool,
     /// What was done, by name of verb.
     pub(super) counts: VerbCounts,
 }
@@ -196,7 +199,16 @@ impl Run {
     }
 
     fn count_verb(&mut self, verb: &'static str) -> &mut VerbCount {
-        self.going_back.as_mut().expect("the run has verbs").counts.count(verb)
+        self.going_back_mut().counts.count(verb)
+    }
+
+    fn going_back_mut(&mut self) -> &mut GoingBack {
+        self.going_back.as_mut().expect("the run has verbs")
+    }
+
+    /// Whether the verb that is being carried out has appended a change.
+    fn has_changed(&self) -> bool {
+        self.going_back.as_ref().is_some_and(|verbs| verbs.has_changed)
     }
 
     /// A random volume and a position of a step at which it existed; often a near one.

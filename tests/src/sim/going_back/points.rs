@@ -40,11 +40,9 @@ impl Run {
         if self.expired.has_synch(&label) {
             return;
         }
-        let before = self.pool.stats().newest_change_lsn;
         let future = Rc::clone(&self.pool).delete_synch(label.clone(), false);
         let piece: Piece<'_> = Box::new(|run| {
-            let is_gone = run.pool.stats().newest_change_lsn > before
-                && !run.pool.synchs().iter().any(|synch| synch.label == label);
+            let is_gone = run.has_changed() && !run.pool.synchs().iter().any(|synch| synch.label == label);
             if is_gone {
                 run.push_managed(Change::DeleteSynch { label: label.clone() });
             }

@@ -248,7 +248,6 @@ impl Run {
         let other = other.filter(|_| self.rng.one_in(2));
         let at = other.unwrap_or(session.at);
         let verdict = [Verdict::Good, Verdict::Bad, Verdict::Skip][self.rng.below(3) as usize];
-        let before = self.pool.stats().newest_change_lsn;
         let point = other.map(|at| NamedPoint::from(Point::Lsn(at)));
         let future = Rc::clone(&self.pool).judge_session(session.name.clone(), verdict, point);
         let name = session.name.clone();
@@ -256,7 +255,7 @@ impl Run {
             let is_known = |session: SessionInfo| {
                 session.verdicts.iter().any(|known| (known.lsn, known.verdict) == (at, verdict))
             };
-            let is_there = run.pool.stats().newest_change_lsn > before && is_known(run.session_info(&name));
+            let is_there = run.has_changed() && is_known(run.session_info(&name));
             if is_there {
                 run.push_managed(Change::Judge { clone, at, verdict });
             }
@@ -341,12 +340,11 @@ impl Run {
             return;
         }
         for (at, verdict) in [(first, Verdict::Good), (last, Verdict::Bad)] {
-            let before = self.pool.stats().newest_change_lsn;
             let point = NamedPoint::from(Point::Lsn(at));
             let future = Rc::clone(&self.pool).judge_session(session.name.clone(), verdict, Some(point));
             let clone = session.clone;
             let piece: Piece<'_> = Box::new(move |run| {
-                let is_there = run.pool.stats().newest_change_lsn > before;
+                let is_there = run.has_changed();
                 if is_there {
                     run.push_managed(Change::Judge { clone, at, verdict });
                 }
@@ -396,7 +394,14 @@ impl Run {
         let discards = self.rng.one_in(2);
         let is_written = self.session_info(&session.name).is_written();
         let is_allowed = self.model.is_alive(source) && !self.is_session_clone(source);
-        let pieces = vec![roll_back_piece(source, at), delete_piece(clone)];
+        let (mut rolls_back, mut deletes) = (roll_back_piece(source, at), delete_piece(clone));
+        // One change: the volume is never back while the session is still there.
+        let both: Piece<'_> = Box::new(move |run| {
+            let (is_back, is_ended) = (rolls_back(run), deletes(run));
+            assert_eq!(is_back, is_ended, "seed {}", run.seed);
+            is_back
+        });
+        let pieces = vec![both];
         let future = Rc::clone(&self.pool).roll_back_session(session.name.clone(), discards, false);
         match self.carry("commit --roll-back", future, &[source, clone], pieces, cut) {
             Carried::Done(info) => {

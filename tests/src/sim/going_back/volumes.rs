@@ -74,13 +74,13 @@ impl Run {
     /// Checks a roll-back that was answered, and begins to hydrate.
     pub(super) fn after_roll_back(&mut self, place: usize, at: u64, info: &RollBackInfo) {
         assert_eq!(info.point.lsn, at, "seed {}", self.seed);
+        self.check_place(place);
         let state = self.model.state_at(place, u64::MAX).expect("it is alive");
         if !self.trouble.had_lasting {
-            let blocks = info.resident_blocks + info.inherited_blocks;
+            let blocks = info.done.resident_blocks + info.done.inherited_blocks;
             assert_eq!(blocks, state.blocks.len() as u64, "seed {}: {info:?}", self.seed);
         }
-        in_background(Rc::clone(&self.pool).hydrate(info.volume.id));
-        self.check_place(place);
+        in_background(Rc::clone(&self.pool).hydrate(info.done.volume.id));
     }
 
     /// Clones a volume, often a clone, for reading alone or not.
@@ -128,10 +128,9 @@ impl Run {
         let Some(state) = state else { return };
         let name = self.model.name(place).to_owned();
         let point = other.map(|at| NamedPoint::from(Point::Lsn(at)));
-        let before = self.pool.stats().newest_change_lsn;
         let future = Rc::clone(&self.pool).reset_clone(name.clone(), point);
         let piece: Piece<'_> = Box::new(|run| {
-            let is_set = run.pool.stats().newest_change_lsn > before;
+            let is_set = run.has_changed();
             if is_set {
                 let (state, base) = (Rc::clone(&state), Some(Rc::clone(&state)));
                 let from = other.map(|at| (parent, at));

@@ -121,8 +121,8 @@ fn find_target(client: &mut Client, args: &DiffArgs, to_bytes: u64) -> Result<Vo
     Ok(target)
 }
 
-/// Whether an increment that ended with a synch must be applied again: the volume was written since,
-/// and that is forced.
+/// Whether an increment that ended with a synch must be applied again: the volume was written
+/// since, and that is forced.
 fn is_to_be_applied_again(
     client: &mut Client,
     target: &VolumeInfo,

@@ -40,20 +40,21 @@ pub(in crate::cli) fn export(
     if path.exists() && !args.force {
         return Err(TransferError::Exists { path: path.to_owned() }.into());
     }
-    let (series, from, to) = match &args.after {
+    let after = args.after.as_ref().map(|before| Ok::<_, CommandError>((before, check_file(before)?)));
+    let after = after.transpose()?;
+    let (series, from, to) = match &after {
         None => {
             let series = Series { id: Uuid::new_v4(), number: 0, previous_digest: [0; 32] };
             (series, args.from.clone().unwrap_or_default(), args.to.clone())
         }
-        Some(before) => {
-            let Checked { header, digest, .. } = check_file(before)?;
-            let series = Series { id: header.series, number: header.number + 1, previous_digest: digest };
+        Some((_, Checked { header, digest, .. })) => {
+            let series = Series { id: header.series, number: header.number + 1, previous_digest: *digest };
             (series, format!("lsn:{}", header.to_lsn), args.from.clone())
         }
     };
     let first = page(client, (&args.volume, &from, to.as_deref()), 0)?;
-    if let Some(before) = &args.after {
-        check_same_pool(&check_file(before)?.header, &first, before)?;
+    if let Some((before, checked)) = &after {
+        check_same_pool(&checked.header, &first, before)?;
     }
     let clone = format!("export-{}", &Uuid::new_v4().simple().to_string()[..8]);
     let params = json!({

@@ -11,20 +11,22 @@ use super::{FANOUT, FANOUT_BITS, Index, IndexBuilder, Leaf, Mapping, Node, Range
 type Raw = [u64; FANOUT];
 
 impl Node {
-    /// As `visit_some`, with whole leaves.
+    /// Calls `visit` for at most `leaves` leaves, from block `from` on, counted from this node's
+    /// first block `first`, with the first block of each. Returns where to continue, or `None` at
+    /// its end.
     fn leaves_some(
         &self,
         level: u32,
         first: u64,
         from: u64,
         leaves: &mut usize,
-        visit: &mut dyn FnMut(u64, &Raw),
+        visit: &mut dyn FnMut(u64, &[Mapping; FANOUT]),
     ) -> Option<u64> {
         match self {
             Node::Leaf(_) if *leaves == 0 => return Some(0),
             Node::Leaf(leaf) => {
                 *leaves -= 1;
-                visit(first / FANOUT as u64, &leaf.mappings.map(|mapping| mapping.0));
+                visit(first, &leaf.mappings);
             }
             Node::Inner(inner) => {
                 let span = 1_u64 << (FANOUT_BITS * level);
@@ -46,7 +48,19 @@ impl Index {
     /// Calls `visit` for at most `leaves` leaves, from that of block `from` on, in order, with the
     /// number of the leaf and its mappings. Returns the block to continue with, or `None` at the
     /// end. `leaves` must not be 0.
-    pub fn leaves_from(&self, from: u64, mut leaves: usize, mut visit: impl FnMut(u64, &Raw)) -> Option<u64> {
+    pub fn leaves_from(&self, from: u64, leaves: usize, mut visit: impl FnMut(u64, &Raw)) -> Option<u64> {
+        self.leaves_some(from, leaves, |first, mappings| {
+            visit(first / FANOUT as u64, &mappings.map(|mapping| mapping.0));
+        })
+    }
+
+    /// The same with the first block of each leaf.
+    pub(super) fn leaves_some(
+        &self,
+        from: u64,
+        mut leaves: usize,
+        mut visit: impl FnMut(u64, &[Mapping; FANOUT]),
+    ) -> Option<u64> {
         if from >= capacity(self.height) {
             return None;
         }
@@ -88,12 +102,19 @@ impl Index {
 
 /// Takes the mappings of places that are empty and not hidden. Returns how many there were.
 fn fill(places: &mut [Mapping; FANOUT], mappings: &Raw, hidden: Option<&[bool; FANOUT]>) -> u64 {
+    // Two loops without a branch: a large index is filled by this.
     let mut added = 0;
-    for (slot, (place, &raw)) in places.iter_mut().zip(mappings).enumerate() {
-        let is_free = place.is_none() && !hidden.is_some_and(|hidden| hidden[slot]);
-        let taken = if is_free { raw } else { 0 };
+    let mut take = |place: &mut Mapping, raw: u64| {
+        let taken = if place.is_none() { raw } else { 0 };
         place.0 |= taken;
         added += u64::from(taken != 0);
+    };
+    match hidden {
+        None => places.iter_mut().zip(mappings).for_each(|(place, &raw)| take(place, raw)),
+        Some(hidden) => {
+            let places = places.iter_mut().zip(mappings).zip(hidden);
+            places.for_each(|((place, &raw), &hides)| take(place, if hides { 0 } else { raw }));
+        }
     }
     added
 }
