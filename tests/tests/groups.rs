@@ -324,98 +324,6 @@ fn all_or_none(pool: &Pool, names: &[String], context: &str) -> bool {
     there > 0
 }
 
-/// Wherever a crash comes, a verb was done for all volumes of the group, or for none.
-#[test]
-fn a_crash_leaves_each_verb_done_for_all_volumes_or_for_none() {
-    let mut done = [0_usize; 6];
-    for turns in (0..36).map(|turns| turns * 4) {
-        let mut bed = Bed::new(100 + turns);
-        bed.writes(320);
-        bed.flush();
-        let crash = if turns % 8 == 0 { Crash::Power } else { Crash::Process };
-        let context = format!("turns {turns}");
-        let (first, second) = (bed.points[200], bed.points[77]);
-        let text = |text: &str| text.to_owned();
-
-        let pool = Rc::clone(&bed.pool);
-        begin(&pool, Rc::clone(&pool).create_group(text("two"), vec![text("a"), text("b")]), turns, || ());
-        drop(pool);
-        bed.reopen(crash);
-        let groups = bed.pool.groups(None).expect("listed");
-        let two = groups.iter().find(|group| group.name == "two");
-        assert!(two.is_none_or(|group| group.volumes.len() == 2), "{context}: {two:?}");
-        done[0] += usize::from(two.is_some());
-
-        let pool = Rc::clone(&bed.pool);
-        let clone = Rc::clone(&pool).clone_group(text(GROUP), lsn_point(first.0), text("then"), false);
-        begin(&pool, clone, turns, || ());
-        drop(pool);
-        bed.reopen(crash);
-        let is_there = all_or_none(&bed.pool, &named("then"), &context);
-        assert_eq!(bed.pool.is_group("then"), is_there, "{context}");
-        if is_there {
-            assert_eq!(bed.prefix(&named("then")), first.1, "{context}");
-        }
-        done[1] += usize::from(is_there);
-
-        let pool = Rc::clone(&bed.pool);
-        let (volume, name) = (text(GROUP), text(SESSION));
-        let request = OpenSession { volume, at: lsn_point(first.0), name, read_only: false };
-        begin(&pool, Rc::clone(&pool).open_session(request), turns, || ());
-        drop(pool);
-        bed.reopen(crash);
-        let is_there = all_or_none(&bed.pool, &named(SESSION), &context);
-        assert_eq!(!bed.pool.sessions(None).expect("listed").is_empty(), is_there, "{context}");
-        if !is_there {
-            bed.open(first.0).expect("opened");
-        }
-
-        let pool = Rc::clone(&bed.pool);
-        let to = StepTo::Point(lsn_point(second.0));
-        begin(&pool, Rc::clone(&pool).step_session(text(SESSION), to, false), turns, || ());
-        drop(pool);
-        bed.reopen(crash);
-        let at = bed.pool.sessions(Some(SESSION)).expect("it is there").remove(0).at.lsn;
-        let expected = if at == second.0 { second } else { first };
-        assert_eq!((at, bed.prefix(&named(SESSION))), expected, "{context}");
-        done[2] += usize::from(at == second.0);
-
-        let pool = Rc::clone(&bed.pool);
-        begin(&pool, Rc::clone(&pool).keep_session(text(SESSION), text("kept")), turns, || ());
-        drop(pool);
-        bed.reopen(crash);
-        let is_kept = all_or_none(&bed.pool, &named("kept"), &context);
-        assert_eq!(all_or_none(&bed.pool, &named(SESSION), &context), !is_kept, "{context}");
-        assert_eq!(
-            (bed.pool.is_group("kept"), bed.pool.sessions(Some(SESSION)).is_err()),
-            (is_kept, is_kept)
-        );
-        assert_eq!(bed.prefix(&named(if is_kept { "kept" } else { SESSION })), expected.1, "{context}");
-        done[3] += usize::from(is_kept);
-
-        let pool = Rc::clone(&bed.pool);
-        let rolled = Rc::clone(&pool).roll_back_members(text(GROUP), lsn_point(second.0), false);
-        begin(&pool, rolled, turns, || ());
-        drop(pool);
-        bed.reopen(crash);
-        let count = bed.prefix(&members());
-        let is_back = !bed.pool.snapshots().is_empty();
-        assert_eq!(count, if is_back { second.1 } else { 320 }, "{context}");
-        done[4] += usize::from(is_back);
-
-        let pool = Rc::clone(&bed.pool);
-        begin(&pool, Rc::clone(&pool).delete_volume(text("d")), turns, || ());
-        drop(pool);
-        bed.reopen(crash);
-        let is_gone = bed.pool.find_volume("d").is_none();
-        let left = bed.pool.groups(Some(GROUP)).expect("it is there").remove(0).volumes.len();
-        assert_eq!(left, if is_gone { 3 } else { 4 }, "{context}");
-        done[5] += usize::from(is_gone);
-    }
-    println!("done: {done:?} of 36");
-    assert!(done.iter().all(|&done| done > 3), "{done:?}");
-}
-
 impl Bed {
     /// Begins a verb, lets it run for some turns, crashes the pool and opens it again.
     fn cut<F: Future>(&mut self, verb: impl FnOnce(Rc<Pool>) -> F, (turns, crash): (u64, Crash)) {
@@ -430,6 +338,75 @@ impl Bed {
         let groups = self.pool.groups(Some(group)).ok()?;
         Some(groups.into_iter().flat_map(|group| group.volumes).map(|volume| volume.name).collect())
     }
+}
+
+/// Wherever a crash comes, a verb was done for all volumes of the group, or for none.
+#[test]
+fn a_crash_leaves_each_verb_done_for_all_volumes_or_for_none() {
+    let mut done = [0_usize; 6];
+    for turns in (0..36).map(|turns| turns * 4) {
+        let mut bed = Bed::new(100 + turns);
+        bed.writes(320);
+        bed.flush();
+        let crash = (turns, if turns % 8 == 0 { Crash::Power } else { Crash::Process });
+        let context = format!("turns {turns}");
+        let (first, second) = (bed.points[200], bed.points[77]);
+        let text = |text: &str| text.to_owned();
+
+        bed.cut(|pool| pool.create_group(text("two"), vec![text("a"), text("b")]), crash);
+        let groups = bed.pool.groups(None).expect("listed");
+        let two = groups.iter().find(|group| group.name == "two");
+        assert!(two.is_none_or(|group| group.volumes.len() == 2), "{context}: {two:?}");
+        done[0] += usize::from(two.is_some());
+
+        bed.cut(|pool| pool.clone_group(text(GROUP), lsn_point(first.0), text("then"), false), crash);
+        let is_there = all_or_none(&bed.pool, &named("then"), &context);
+        assert_eq!(bed.pool.is_group("then"), is_there, "{context}");
+        if is_there {
+            assert_eq!(bed.prefix(&named("then")), first.1, "{context}");
+        }
+        done[1] += usize::from(is_there);
+
+        let (volume, name) = (text(GROUP), text(SESSION));
+        let request = OpenSession { volume, at: lsn_point(first.0), name, read_only: false };
+        bed.cut(|pool| pool.open_session(request), crash);
+        let is_there = all_or_none(&bed.pool, &named(SESSION), &context);
+        assert_eq!(!bed.pool.sessions(None).expect("listed").is_empty(), is_there, "{context}");
+        if !is_there {
+            bed.open(first.0).expect("opened");
+        }
+
+        let to = StepTo::Point(lsn_point(second.0));
+        bed.cut(|pool| pool.step_session(text(SESSION), to, false), crash);
+        let at = bed.pool.sessions(Some(SESSION)).expect("it is there").remove(0).at.lsn;
+        let expected = if at == second.0 { second } else { first };
+        assert_eq!((at, bed.prefix(&named(SESSION))), expected, "{context}");
+        done[2] += usize::from(at == second.0);
+
+        bed.cut(|pool| pool.keep_session(text(SESSION), text("kept")), crash);
+        let is_kept = all_or_none(&bed.pool, &named("kept"), &context);
+        assert_eq!(all_or_none(&bed.pool, &named(SESSION), &context), !is_kept, "{context}");
+        assert_eq!(
+            (bed.pool.is_group("kept"), bed.pool.sessions(Some(SESSION)).is_err()),
+            (is_kept, is_kept)
+        );
+        assert_eq!(bed.prefix(&named(if is_kept { "kept" } else { SESSION })), expected.1, "{context}");
+        done[3] += usize::from(is_kept);
+
+        bed.cut(|pool| pool.roll_back_members(text(GROUP), lsn_point(second.0), false), crash);
+        let count = bed.prefix(&members());
+        let is_back = !bed.pool.snapshots().is_empty();
+        assert_eq!(count, if is_back { second.1 } else { 320 }, "{context}");
+        done[4] += usize::from(is_back);
+
+        bed.cut(|pool| pool.delete_volume(text("d")), crash);
+        let is_gone = bed.pool.find_volume("d").is_none();
+        let left = bed.pool.groups(Some(GROUP)).expect("it is there").remove(0).volumes.len();
+        assert_eq!(left, if is_gone { 3 } else { 4 }, "{context}");
+        done[5] += usize::from(is_gone);
+    }
+    println!("done: {done:?} of 36");
+    assert!(done.iter().all(|&done| done > 3), "{done:?}");
 }
 
 /// Wherever a crash comes, a group was changed, renamed or deleted, or is as it was.

@@ -11,8 +11,8 @@ use varve::archive::store::{Reason, StoreErrorKind};
 use varve::dma::BLOCK_BYTES;
 use varve::log::Recycling;
 use varve::volume::{
-    CreateVolume, IoError, NamedPoint, Point, Pool, PoolOptions, Request, RollBackInfo, SegmentState, Sink,
-    VolumeError, VolumeId,
+    CloneInfo, CreateVolume, IoError, NamedPoint, Point, Pool, PoolOptions, Request, RollBackInfo,
+    SegmentState, Sink, VolumeError, VolumeId,
 };
 use varve_tests::sim::disk::{Crash, SimDisk};
 use varve_tests::sim::rng::Rng;
@@ -86,6 +86,17 @@ impl Bed {
 
     fn id(&self, name: &str) -> VolumeId {
         self.pool.find_volume(name).unwrap_or_else(|| panic!("volume {name}")).id
+    }
+
+    /// A clone of a volume.
+    fn clone(&self, source: &str, point: NamedPoint, name: &str) -> CloneInfo {
+        let clone = Rc::clone(&self.pool).clone_volume(source.to_owned(), point, name.to_owned(), false);
+        wait(&self.pool, clone).expect("a clone")
+    }
+
+    /// Sets a clone back to its beginning.
+    fn reset(&self, name: &str) {
+        wait(&self.pool, Rc::clone(&self.pool).reset_clone(name.to_owned(), None)).expect("reset");
     }
 
     fn now(&self) -> &State {
@@ -558,13 +569,7 @@ fn clones_are_reset_promoted_renamed_and_deleted() {
                     made += 1;
                     let name = format!("c{made}");
                     let lsn = bed.random_point(150);
-                    let future = Rc::clone(&bed.pool).clone_volume(
-                        VOLUME.to_owned(),
-                        lsn_point(lsn),
-                        name.clone(),
-                        false,
-                    );
-                    wait(&bed.pool, future).expect("a clone");
+                    bed.clone(VOLUME, lsn_point(lsn), &name);
                     let state = bed.state_at(lsn).clone();
                     clones.insert(name, (state.clone(), state));
                 }
@@ -572,8 +577,7 @@ fn clones_are_reset_promoted_renamed_and_deleted() {
                     made += 1;
                     let name = format!("c{made}");
                     let now = lsn_point(bed.pool.stats().newest_point_lsn);
-                    let future = Rc::clone(&bed.pool).clone_volume(source.clone(), now, name.clone(), false);
-                    wait(&bed.pool, future).expect("a clone of a clone");
+                    bed.clone(&source, now, &name);
                     let state = clones[&source].0.clone();
                     clones.insert(name, (state.clone(), state));
                 }
@@ -632,9 +636,7 @@ fn a_clone_that_was_never_written_leaves_nothing_behind() {
         bed.write();
     }
     let first = bed.states[10].0;
-    let future =
-        Rc::clone(&bed.pool).clone_volume(VOLUME.to_owned(), lsn_point(first), "c".to_owned(), false);
-    let image = wait(&bed.pool, future).expect("a clone").volume.image;
+    let image = bed.clone(VOLUME, lsn_point(first), "c").volume.image;
     for _ in 0..50 {
         let point = bed.random_point(90);
         let future = Rc::clone(&bed.pool).reset_clone("c".to_owned(), Some(lsn_point(point)));
@@ -650,8 +652,7 @@ fn a_clone_that_was_never_written_leaves_nothing_behind() {
     };
     reset(&bed, point);
     let now = lsn_point(bed.pool.stats().newest_point_lsn);
-    let future = Rc::clone(&bed.pool).clone_volume("c".to_owned(), now, "d".to_owned(), false);
-    wait(&bed.pool, future).expect("a clone of a clone");
+    bed.clone("c", now, "d");
     reset(&bed, first);
     bed.reopen(Crash::Process);
     bed.check("d", &bed.state_at(point).clone());
@@ -674,14 +675,12 @@ fn a_reset_gives_the_size_of_a_point_after_which_only_the_size_changed() {
     let (point, state) = bed.states[30].clone();
     let size_bytes = (state.size_blocks + 33) * BLOCK_BYTES as u64;
     wait(&bed.pool, Rc::clone(&bed.pool).resize_volume(VOLUME.to_owned(), size_bytes)).expect("room");
-    let name = "c".to_owned();
-    let clone = Rc::clone(&bed.pool).clone_volume(VOLUME.to_owned(), lsn_point(point), name.clone(), false);
-    wait(&bed.pool, clone).expect("a clone");
+    bed.clone(VOLUME, lsn_point(point), "c");
     bed.check("c", &state);
     for crash in [Crash::Process, Crash::Power] {
         bed.reopen(crash);
         bed.change(bed.id("c"), &state);
-        wait(&bed.pool, Rc::clone(&bed.pool).reset_clone(name.clone(), None)).expect("reset");
+        bed.reset("c");
         bed.check("c", &state);
     }
 }
@@ -806,24 +805,19 @@ fn a_reset_gives_the_size_of_the_point_too() {
     for _ in 0..30 {
         bed.write();
     }
-    let clone = |bed: &Bed, source: &str, point: NamedPoint, name: &str| {
-        let clone = Rc::clone(&bed.pool).clone_volume(source.to_owned(), point, name.to_owned(), false);
-        wait(&bed.pool, clone).expect("a clone");
-    };
-    clone(&bed, VOLUME, lsn_point(bed.states[20].0), "c");
+    bed.clone(VOLUME, lsn_point(bed.states[20].0), "c");
     let large = State { size_blocks: VOLUME_BLOCKS + 70, ..bed.states[20].1.clone() };
     let size_bytes = large.size_blocks * BLOCK_BYTES as u64;
     wait(&bed.pool, Rc::clone(&bed.pool).resize_volume("c".to_owned(), size_bytes)).expect("room");
     let point = bed.pool.stats().newest_point_lsn;
-    clone(&bed, "c", lsn_point(point), "d");
+    bed.clone("c", lsn_point(point), "d");
     bed.check("d", &large);
     for crash in [None, Some(Crash::Process)] {
         if let Some(crash) = crash {
             bed.reopen(crash);
         }
         bed.change(bed.id("d"), &large);
-        let reset = Rc::clone(&bed.pool).reset_clone("d".to_owned(), None);
-        wait(&bed.pool, reset).expect("reset");
+        bed.reset("d");
         bed.check("d", &large);
     }
 }
@@ -841,23 +835,21 @@ fn a_reset_gives_the_first_size_after_a_roll_back_too() {
     let mut origin = (VOLUME.to_owned(), lsn_point(first), state.size_blocks);
     for name in ["c", "d", "e"] {
         let (source, point, size_blocks) = origin;
-        let clone = Rc::clone(&bed.pool).clone_volume(source, point, name.to_owned(), false);
-        wait(&bed.pool, clone).expect("a clone");
+        bed.clone(&source, point, name);
         let large = size_blocks + 70;
         let grow = Rc::clone(&bed.pool).resize_volume(name.to_owned(), large * BLOCK_BYTES as u64);
         wait(&bed.pool, grow).expect("room");
         let grown = bed.pool.stats().newest_point_lsn;
-        let reset = |bed: &Bed| {
-            let reset = Rc::clone(&bed.pool).reset_clone(name.to_owned(), None);
-            wait(&bed.pool, reset).expect("reset");
+        let check_reset = |bed: &Bed| {
+            bed.reset(name);
             bed.check(name, &blocks(size_blocks));
         };
-        reset(&bed);
+        check_reset(&bed);
         let roll_back = Rc::clone(&bed.pool).roll_back(name.to_owned(), lsn_point(grown), false);
         wait(&bed.pool, roll_back).expect("rolled back");
         bed.check(name, &blocks(large));
         bed.reopen(Crash::Process);
-        reset(&bed);
+        check_reset(&bed);
         let roll_back = Rc::clone(&bed.pool).roll_back(name.to_owned(), lsn_point(grown), false);
         wait(&bed.pool, roll_back).expect("rolled back");
         let now = lsn_point(bed.pool.stats().newest_point_lsn);

@@ -324,10 +324,11 @@ impl Run {
         let _told = OnPanic(&context);
         let mut run = self.on_copy_with(copy, disk, effect, number);
         let found = problems(&run.pool);
-        // A store that fails temporarily has nothing to do with the fault.
+        // A store that fails temporarily, and a pool that fills, have nothing to do with the fault.
         let is_news = |problem: &&String| {
             !known.iter().any(|known| kind_of(known) == kind_of(problem))
                 && !problem.starts_with("the archive does not work")
+                && !problem.starts_with("the pool is nearly full")
                 && !copy.is_old(problem)
         };
         let news: Vec<&String> = found.iter().filter(is_news).collect();

@@ -85,7 +85,13 @@ impl Log {
 
     /// How many copies must go into the current segment; 0 if this is never more than what must
     /// leave now. While it is more, each call visits every segment in use.
+    ///
+    /// Without a current segment it is 0 too: the newest one is full, and a crash took the next one.
+    /// Nothing can be copied before that is opened, and the demand is then for it.
     pub fn demand(&self) -> u64 {
+        if self.current.is_none() {
+            return 0;
+        }
         // Nearly always nothing is demanded, and then what must leave does not matter.
         if self.demand.blocks() > 0 && self.demand.blocks() > self.must_copy_blocks() {
             self.refresh_demand();

@@ -98,11 +98,8 @@ impl Log {
         if class == AppendClass::CopyAhead || self.orders.holds_next_segment() {
             return Err(AppendError::Busy);
         }
-        // Without a current segment, as after a clean stop, the demand is what must go into the next
-        // one.
-        let is_demanded = self.current.is_some() && self.demand() > 0;
         let fits = self.fits_within(self.identity.geometry().working_set)
-            && (class == AppendClass::Copy || !is_demanded);
+            && (class == AppendClass::Copy || self.demand() == 0);
         if class == AppendClass::Drain {
             // Hosts must find a slot whenever they would have found one without this append.
             let has_slots = self.table.free_len() >= FREE_SLOTS_TARGET && self.trailers.is_empty();

@@ -52,9 +52,8 @@ pub(crate) struct CatalogImage {
     /// blocks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) resident: Option<ResidentPart>,
-    /// The size with which a clone began, where the state of `parent` may have another. What the
-    /// clone was made from had no entries, so that its own parent was taken; or only its size had
-    /// changed since, so that a later point of it was taken.
+    /// The size with which a clone began. The state of `parent` may have another: an origin without
+    /// entries is skipped, and only the size of an origin may have changed since the point.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) begun_blocks: Option<u64>,
 }

@@ -319,13 +319,10 @@ impl Pool {
                 None => return Err(VolumeError::Busy { reason: "the volume is written".to_owned() }),
             },
         };
-        // The size may have changed since the point, and the contents not.
-        let now_blocks = now.volume_of_image(source.image).map(|volume| volume.size_blocks);
-        let parent_blocks = now_blocks.filter(|_| parent_lsn != at_lsn).unwrap_or(source.size_blocks);
         let is_written = built.as_ref().is_none_or(|(_, report)| report.is_written);
         let parent = self.parent_at(now, catalog, source.image, parent_lsn, is_written);
         self.learn_ancestors(now, catalog, source.image, at_lsn);
-        let image = add_image(now, self.format_version(), parent.parent, head)?;
+        let image = add_image(now, self.format_version(), parent, head)?;
         // Store it in the catalog, so that it is known after a restart, even after the unknown
         // entries have left the log.
         let uncertain_below = match built {
@@ -334,7 +331,7 @@ impl Pool {
         };
         now.change_image(image, |image| {
             image.uncertain_below = uncertain_below.0;
-            image.begun_blocks = parent.begun_blocks(source.size_blocks, parent_blocks);
+            image.begun_blocks = Some(source.size_blocks);
         });
         let clone = CatalogVolume {
             name: one.name.clone(),

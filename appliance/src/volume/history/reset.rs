@@ -28,7 +28,7 @@ pub(in crate::volume) struct Origin {
     pub(in crate::volume) catalog: Catalog,
     /// The volume there.
     pub(in crate::volume) volume: CatalogVolume,
-    /// The size with which the clone began, if that is not the one of the volume there.
+    /// The size with which the clone began, if the catalog has it.
     begun_blocks: Option<u64>,
 }
 

@@ -54,14 +54,6 @@ pub(in crate::volume) struct PastState {
     pub(in crate::volume) census: Census,
 }
 
-impl PastState {
-    /// The size that the volume of the image had at the point: a clone that is set back to its
-    /// beginning may have begun with another.
-    fn parent_blocks(&self) -> u64 {
-        self.catalog.volume_of_image(self.image).map_or(self.size_blocks, |volume| volume.size_blocks)
-    }
-}
-
 /// How a volume is set to another state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::volume) enum RebaseKind {
@@ -186,8 +178,9 @@ impl Pool {
     ) -> Result<Plan, VolumeError> {
         let parent = self.parent_at(catalog, &to.catalog, to.image, to.lsn, to.is_written);
         let begun_blocks = match kind {
-            RebaseKind::Reset => parent.begun_blocks(to.size_blocks, to.parent_blocks()),
-            RebaseKind::RollBack => parent.begun_before(&to.catalog, to.image),
+            RebaseKind::Reset => Some(to.size_blocks),
+            // It began when the image did from which it goes on.
+            RebaseKind::RollBack => to.catalog.image(to.image).and_then(|known| known.begun_blocks),
         };
         let state = self.state.borrow();
         let gone = || VolumeError::NoSuchVolume { name: format!("number {}", id.0) };
@@ -219,7 +212,7 @@ impl Pool {
         catalog.change_image(image, |known| {
             *known = CatalogImage {
                 id: image,
-                parent: parent.parent,
+                parent,
                 born_lsn: head.0,
                 hydrated_lsn: if part.is_none() { only_from } else { None },
                 uncertain_below: to.uncertain_below.0,
@@ -284,27 +277,6 @@ impl Pool {
     }
 }
 
-/// What an image begins with.
-pub(in crate::volume) struct Parentage {
-    /// Its parent.
-    pub(in crate::volume) parent: Option<ImageParent>,
-    /// Whether an image without entries was skipped: the parent's state may have another size.
-    is_skipped: bool,
-}
-
-impl Parentage {
-    /// What the catalog stores of the size with which a clone begins, if the volume of the parent
-    /// has `parent_blocks` at the point that the catalog stores.
-    pub(in crate::volume) fn begun_blocks(&self, size_blocks: u64, parent_blocks: u64) -> Option<u64> {
-        (self.is_skipped || size_blocks != parent_blocks).then_some(size_blocks)
-    }
-
-    /// The same for a clone that is rolled back to one of its images: it began when that one did.
-    fn begun_before(&self, then: &Catalog, image: u32) -> Option<u64> {
-        then.image(image).filter(|_| self.is_skipped)?.begun_blocks
-    }
-}
-
 impl Pool {
     /// The parent of an image that begins with the state of `image` at a point. An image that was
     /// never written is skipped: its own parent has the same state, and it may be set to another
@@ -316,18 +288,15 @@ impl Pool {
         image: u32,
         lsn: Lsn,
         is_written: bool,
-    ) -> Parentage {
-        let itself = Parentage { parent: Some(ImageParent { image, lsn: lsn.0 }), is_skipped: false };
+    ) -> Option<ImageParent> {
+        let itself = Some(ImageParent { image, lsn: lsn.0 });
         let Some(known) = then.image(image).filter(|known| known.inherits_at(lsn)) else { return itself };
         let is_other = |now: &CatalogImage| (now.parent, now.born_lsn) != (known.parent, known.born_lsn);
         let was_set_anew = now.image(image).is_some_and(is_other);
         let state = self.state.borrow();
         let is_unwritten = state.volumes.of_image(ImageId(image)).is_some_and(|volume| !volume.is_written());
         let is_unwritten = is_unwritten || !is_written;
-        if was_set_anew || is_unwritten {
-            return Parentage { parent: known.parent, is_skipped: true };
-        }
-        itself
+        if was_set_anew || is_unwritten { known.parent } else { itself }
     }
 
     /// Takes the images from which the state of `image` at a point descends into the present

@@ -74,13 +74,13 @@ impl Run {
     /// Checks a roll-back that was answered, and begins to hydrate.
     pub(super) fn after_roll_back(&mut self, place: usize, at: u64, info: &RollBackInfo) {
         assert_eq!(info.point.lsn, at, "seed {}", self.seed);
-        self.check_place(place);
         let state = self.model.state_at(place, u64::MAX).expect("it is alive");
         if !self.trouble.had_lasting {
             let blocks = info.done.resident_blocks + info.done.inherited_blocks;
             assert_eq!(blocks, state.blocks.len() as u64, "seed {}: {info:?}", self.seed);
         }
         in_background(Rc::clone(&self.pool).hydrate(info.done.volume.id));
+        self.check_place(place);
     }
 
     /// Clones a volume, often a clone, for reading alone or not.
