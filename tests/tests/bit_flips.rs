@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use varve::dma::BLOCK_BYTES;
 use varve::log::format::{EventKind, Superblock};
-use varve::volume::{CreateVolume, Request};
+use varve::volume::{CreateVolume, Point, Request};
 use varve_tests::sim::damage::{BlockKind, problems};
 use varve_tests::sim::disk::Crash;
 use varve_tests::sim::rng::Rng;
@@ -223,6 +223,41 @@ fn a_lost_record_makes_uncertain_what_is_older() {
         tested += 1;
     }
     assert!(tested > 5, "{tested}");
+}
+
+/// No text of a change of the catalog can be read. The volumes, their images and sizes are then not
+/// known from it up to the end of its segment: points there are refused, all others are exact.
+#[test]
+fn points_whose_volumes_are_not_known_are_refused() {
+    let stopped = small_run(11, 200, false).stop();
+    let disk = stopped.disk.fork();
+    for (device_block, kind) in stopped.classify() {
+        if matches!(kind, BlockKind::Event { kind: EventKind::Change, .. }) {
+            assert!(disk.flip_bit(device_block, 5));
+        }
+    }
+    let pool = stopped.open(&disk).expect("it opens");
+    let (mut exact, mut refused) = (0, 0);
+    for (index, (place, lsn)) in stopped.points_before(u64::MAX, usize::MAX).into_iter().enumerate() {
+        let (source, name) = (stopped.name(place).to_owned(), format!("old{index}"));
+        let clone = Rc::clone(&pool).clone_volume(source, Point::Lsn(lsn), name.clone(), false);
+        match wait(&pool, clone) {
+            Ok(_) => {
+                let state = stopped.state_at(place, lsn).expect("it existed");
+                let size_bytes = pool.find_volume(&name).expect("it was made").size_bytes;
+                assert_eq!(size_bytes, state.size_blocks * BLOCK_BYTES as u64, "lsn:{lsn}");
+                assert_eq!(stopped.compare_volume(&pool, &name, &state), [], "lsn:{lsn}");
+                exact += 1;
+                wait(&pool, Rc::clone(&pool).delete_volume(name)).expect("it is deleted");
+            }
+            Err(error) => {
+                assert!(error.to_string().contains("cannot be read now"), "lsn:{lsn}: {error}");
+                refused += 1;
+            }
+        }
+    }
+    println!("{exact} points are exact, {refused} are refused");
+    assert!(exact > 20 && refused > 20, "{exact} and {refused}");
 }
 
 /// The same on a real file: flipped data is a media error, and a flipped header is reported.

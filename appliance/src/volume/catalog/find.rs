@@ -11,6 +11,8 @@ pub(crate) struct CatalogFinder {
     /// Newest first.
     changes: Vec<CatalogChange>,
     problems: Vec<String>,
+    /// The oldest event that could not be read.
+    unread: Option<Lsn>,
 }
 
 /// The result.
@@ -20,6 +22,9 @@ pub(crate) struct FoundCatalog {
     pub(crate) whole_lsn: Option<Lsn>,
     /// What could not be read, to be reported.
     pub(crate) problems: Vec<String>,
+    /// The oldest event after the whole catalog that could not be read. Either kind may be the only
+    /// one that has a change: a whole catalog is written where a change would be longer.
+    pub(crate) unread: Option<Lsn>,
 }
 
 impl CatalogFinder {
@@ -36,9 +41,12 @@ impl CatalogFinder {
             EventKind::Change => {
                 match text.and_then(CatalogChange::decode) {
                     Some(change) => self.changes.push(change),
-                    None => self.problems.push(format!(
-                        "the change of the catalog at LSN {lsn} is damaged; what was changed there is missing"
-                    )),
+                    None => self.note_unread(
+                        lsn,
+                        format!(
+                            "the change of the catalog at LSN {lsn} is damaged; what was changed there is missing"
+                        ),
+                    ),
                 }
                 None
             }
@@ -46,10 +54,15 @@ impl CatalogFinder {
                 if let Some(catalog) = text.and_then(Catalog::decode) {
                     return Some(self.finish(catalog, Some(lsn)));
                 }
-                self.problems.push(format!("the catalog at LSN {lsn} is damaged; an older one is used"));
+                self.note_unread(lsn, format!("the catalog at LSN {lsn} is damaged; an older one is used"));
                 None
             }
         }
+    }
+
+    fn note_unread(&mut self, lsn: Lsn, problem: String) {
+        self.unread = Some(lsn);
+        self.problems.push(problem);
     }
 
     /// Returns the catalog when there is no older event.
@@ -59,7 +72,8 @@ impl CatalogFinder {
 
     fn finish(&mut self, mut catalog: Catalog, whole_lsn: Option<Lsn>) -> FoundCatalog {
         std::mem::take(&mut self.changes).into_iter().rev().for_each(|change| change.apply(&mut catalog));
-        FoundCatalog { catalog, whole_lsn, problems: std::mem::take(&mut self.problems) }
+        let (problems, unread) = (std::mem::take(&mut self.problems), self.unread.take());
+        FoundCatalog { catalog, whole_lsn, problems, unread }
     }
 }
 
@@ -89,7 +103,7 @@ mod tests {
         assert!(finder.see(EventKind::Change, Lsn(10), Some(&one)).is_none());
         let found = finder.see(EventKind::Catalog, Lsn(5), Some(&whole(0))).expect("a whole one");
         assert_eq!((found.catalog, found.whole_lsn), (states[3].clone(), Some(Lsn(5))));
-        assert_eq!(found.problems.len(), 1);
+        assert_eq!((found.problems.len(), found.unread), (1, Some(Lsn(25))));
         // A change that cannot be read is reported.
         assert!(finder.see(EventKind::Change, Lsn(20), None).is_none());
         let found = finder.nothing_older();

@@ -257,7 +257,7 @@ impl Pool {
             } else {
                 let mut changed = match catalog.take() {
                     Some(catalog) => catalog,
-                    None => self.catalog_at(Lsn(first_lsn.0.saturating_sub(1))).await?,
+                    None => self.find_catalog(Lsn(first_lsn.0.saturating_sub(1))).await?.catalog,
                 };
                 if let Some(change) = text.and_then(CatalogChange::decode) {
                     change.apply(&mut changed);
@@ -269,7 +269,7 @@ impl Pool {
             }
         }
         if catalog.is_none() {
-            visit(&self.catalog_at(first_lsn).await?, first_lsn);
+            visit(&self.find_catalog(first_lsn).await?.catalog, first_lsn);
         }
         Ok(())
     }

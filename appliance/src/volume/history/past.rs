@@ -93,6 +93,16 @@ pub(in crate::volume) struct Boundary {
     pub(in crate::volume) is_event: bool,
 }
 
+/// The newest catalog at or before a position that can be read.
+pub(in crate::volume) struct CatalogThen {
+    pub(in crate::volume) catalog: Catalog,
+    /// The oldest event after it, at or before the position, that cannot be read.
+    unread: Option<Lsn>,
+    /// Whether it is the one that was in force: all events could be read, and none is in an unknown
+    /// range.
+    pub(in crate::volume) is_whole: bool,
+}
+
 impl Pool {
     /// Makes everything appended so far readable as entries, so that "now" is now. Returns where
     /// the log ends.
@@ -149,14 +159,27 @@ impl Pool {
         }
     }
 
-    /// The catalog in force at a position: the newest readable one at or before it. If a newer one
-    /// may be in an unknown range, that is reported.
+    /// The catalog in force at a position. If a newer one may be in an unknown range, that is
+    /// reported: what is older than the range is then uncertain in every image.
+    ///
+    /// # Errors
+    /// An event that it is made from cannot be read, so that the images and the sizes of volumes
+    /// there are not known; its history is gone; the store is away.
     pub(in crate::volume) async fn catalog_at(&self, lsn: Lsn) -> Result<Catalog, VolumeError> {
-        Ok(self.find_catalog(lsn).await?.0)
+        let found = self.find_catalog(lsn).await?;
+        let Some(unread) = found.unread else { return Ok(found.catalog) };
+        let geometry = self.log.borrow().geometry();
+        let again = geometry.first_lsn(geometry.sequence_of(lsn).next());
+        Err(VolumeError::NoSuchPoint {
+            point: format!("lsn:{lsn}"),
+            reason: format!(
+                "the volumes of that time are not known, because the catalog at LSN {unread} cannot be read now; choose a point before it, or one from lsn:{again} on"
+            ),
+        })
     }
 
-    /// The same, and whether all events that it is made from could be read.
-    pub(in crate::volume) async fn find_catalog(&self, lsn: Lsn) -> Result<(Catalog, bool), VolumeError> {
+    /// The same, and what is known of it: the newest that can be read.
+    pub(in crate::volume) async fn find_catalog(&self, lsn: Lsn) -> Result<CatalogThen, VolumeError> {
         let mut sequence = self.log.borrow().geometry().sequence_of(lsn);
         let (mut unknown, mut finder) = (None, CatalogFinder::default());
         loop {
@@ -183,10 +206,13 @@ impl Pool {
         }
     }
 
-    fn take_found(&self, found: FoundCatalog, is_known: bool) -> (Catalog, bool) {
-        let is_whole = is_known && found.problems.is_empty();
+    fn take_found(&self, found: FoundCatalog, is_known: bool) -> CatalogThen {
         found.problems.into_iter().for_each(|problem| self.note_problem(problem));
-        (found.catalog, is_whole)
+        CatalogThen {
+            catalog: found.catalog,
+            unread: found.unread,
+            is_whole: is_known && found.unread.is_none(),
+        }
     }
 
     /// Whether a range left the primary device without having been archived. Ranges that the device

@@ -37,18 +37,12 @@ impl Pool {
         uuid: Uuid,
         at: Lsn,
     ) -> Result<(VolumeThen, Catalog), VolumeError> {
-        let (catalog, is_whole) = self.find_catalog(at).await?;
-        // What cannot be read is not what never was.
-        let why = if is_whole {
-            "did not exist there"
-        } else {
-            "is not found there, because changes of the catalog before it cannot be read now"
-        };
+        let catalog = self.catalog_at(at).await?;
         match VolumeThen::of(&catalog, uuid) {
             Some(then) => Ok((then, catalog)),
             None => Err(VolumeError::NoSuchPoint {
                 point: format!("lsn:{at}"),
-                reason: format!("the volume with the UUID {uuid} {why}"),
+                reason: format!("the volume with the UUID {uuid} did not exist there"),
             }),
         }
     }

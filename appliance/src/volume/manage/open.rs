@@ -22,7 +22,7 @@ use crate::reactor::yield_now;
 use crate::volume::catalog::{Catalog, CatalogImage};
 use crate::volume::error::VolumeError;
 use crate::volume::history::event::{EventCollector, FoundEvent};
-use crate::volume::history::past::{Loading, Nowhere, ScanReport, see};
+use crate::volume::history::past::{CatalogThen, Loading, Nowhere, ScanReport, see};
 use crate::volume::history::synch_table::SynchTable;
 use crate::volume::image::index::{IndexBuilder, RangeSet};
 use crate::volume::image::trouble::Trouble;
@@ -101,7 +101,7 @@ impl Pool {
         let pool = Pool::new(recovered.log, zeroes);
         pool.state.borrow_mut().problems.begin_with(recovered.problems);
         let newest = Lsn(pool.log.borrow().head_lsn().0.saturating_sub(1));
-        let (mut catalog, is_whole) = pool.find_catalog(newest).await?;
+        let CatalogThen { mut catalog, is_whole, .. } = pool.find_catalog(newest).await?;
         if is_whole {
             pool.state.borrow().catalog.note_read(&catalog);
         }

@@ -150,7 +150,7 @@ impl Pool {
         };
         let RecoveryPoint { pool, continued, at, mut lost, damaged_objects } =
             search.run(service, known).await?;
-        let mut catalog = Rc::clone(&pool).turning(pool.catalog_at(at.lsn)).await?;
+        let mut catalog = Rc::clone(&pool).turning(pool.find_catalog(at.lsn)).await?.catalog;
         lost.sort_unstable_by_key(|range| (range.start, range.end));
         pool.continue_catalog(&mut catalog, &continued, &lost, ownership)?;
         pool.check_fits(&catalog)?;

@@ -93,7 +93,7 @@ impl Search<'_> {
             // Nothing else runs the pool's turns during a recovery.
             let found = Rc::clone(&pool).turning(async {
                 let at = pool.boundary(Lsn(newest.to_lsn.0 - 1)).await?;
-                Ok::<_, VolumeError>((at, pool.catalog_at(at.lsn).await?))
+                Ok::<_, VolumeError>((at, pool.find_catalog(at.lsn).await?.catalog))
             });
             let found = found.await;
             let Some(detached) = pool.detach_archive() else { unreachable!("it was attached above") };
