@@ -317,3 +317,39 @@ fn a_host_that_discards_everything_again_and_again_keeps_nobody_from_writing() {
     }
     assert!(discarded > 32 && busy > 8, "{discarded} discards, {busy} of them had to wait");
 }
+
+/// The operator is told while little is left for thin volumes, with what is left, and no longer
+/// than that: a volume that is deleted, and blocks that are trimmed, end it.
+#[test]
+fn the_problem_of_a_pool_that_is_nearly_full_goes_with_its_cause() {
+    let run = pool(6, 256, 10, 28, 1);
+    let pool = &run.pool;
+    let told = || {
+        let problems = pool.info().problems.into_iter();
+        problems.filter(|problem| problem.starts_with("the pool is nearly full")).collect::<Vec<_>>()
+    };
+    let capacity = pool.stats().capacity_blocks;
+    let thin = |name: &str| {
+        let size_bytes = capacity * BLOCK_BYTES as u64;
+        let create = CreateVolume { name: name.to_owned(), size_bytes, uuid: None, thin: true };
+        wait(pool, Rc::clone(pool).create_volume(create)).expect("thin volumes need no room");
+    };
+    thin("first");
+    thin("second");
+    let (half, rest) = (capacity / 2, capacity * 2 / 5);
+    (0..half).for_each(|block| write(pool, "first", block, 1).expect("there is room"));
+    assert_eq!(told(), Vec::<String>::new(), "half is taken");
+    (0..rest).for_each(|block| write(pool, "second", block, 2).expect("there is room"));
+    let left = capacity - half - rest - run.pool.find_volume("v0").expect("it exists").size_bytes / 4096;
+    assert!(told().len() == 1 && told()[0].contains(&format!("have {left} blocks")), "{:?}", told());
+    let first = pool.find_volume("first").expect("it exists").id;
+    let trim = Request::Trim { ranges: &[(0, half / 2)] };
+    assert_eq!(world::run(pool, first, &trim).result, Ok(()));
+    (0..1000).for_each(|_| turn(pool));
+    assert_eq!(told(), Vec::<String>::new(), "it was trimmed");
+    (0..half / 2).for_each(|block| write(pool, "first", block, 3).expect("there is room again"));
+    assert_eq!(told().len(), 1);
+    wait(pool, Rc::clone(pool).delete_volume("second".to_owned())).expect("it is deleted");
+    (0..1000).for_each(|_| turn(pool));
+    assert_eq!(told(), Vec::<String>::new(), "a volume was deleted");
+}
