@@ -325,17 +325,17 @@ fn a_deleted_clone_is_forgotten_with_its_last_point() {
     let gone_at = pool.stats().head_lsn / 256;
     fill_to(&pool, 30 * 256);
     assert!(last_of(&pool).0 > gone_at + 2, "its life is in the archive alone");
-    assert_eq!(pool.lineage().generations.len(), 1, "{:?}", pool.lineage().generations);
+    assert_eq!(pool.lineage().births.len(), 1, "{:?}", pool.lineage().births);
     forget(&pool, SegmentSeq(2));
-    assert_eq!(pool.lineage().generations.len(), 1, "points at which it lived are left");
+    assert_eq!(pool.lineage().births.len(), 1, "points at which it lived are left");
     let gone_to = gone_at + 1;
     forget(&pool, SegmentSeq(gone_to));
-    assert_eq!(pool.lineage().generations, []);
+    assert_eq!(pool.lineage().births, []);
     // The next segments record it, and so a restart knows it.
     let next = pool.stats().head_lsn + 2 * 256;
     fill_to(&pool, next);
     pool = reopen(&run, pool);
-    assert_eq!(pool.lineage().generations, []);
+    assert_eq!(pool.lineage().births, []);
 }
 
 /// Durations were measured with the time of day: a clock that was set back by an hour stopped the

@@ -284,7 +284,7 @@ fn a_flush_that_fails_is_a_broken_device_with_or_without_room() {
 
 /// The state of a volume as its host knows it.
 #[derive(Default)]
-struct Known {
+struct Possible {
     /// The newest stable write of each block.
     stable: HashMap<u64, u64>,
     /// All later writes, which the block may hold instead.
@@ -299,7 +299,7 @@ fn nothing_is_lost_however_room_comes_and_goes() {
     for seed in 0..60 {
         let mut rng = Rng::new(seed);
         let mut setup = setup(seed, seed % 2 == 0, Recycling::Discard);
-        let mut known = Known::default();
+        let mut known = Possible::default();
         let mut stamp = 0;
         for _ in 0..3 {
             let sink = Sink::new();

@@ -411,7 +411,7 @@ fn a_step_that_cannot_be_read_changes_nothing() {
 fn a_thousand_sessions_leave_nothing_behind() {
     let mut past = Past::new(81, 12, 64);
     past.step(600);
-    let records = |past: &Past| past.pool.lineage().generations.len();
+    let records = |past: &Past| past.pool.lineage().births.len();
     assert_eq!(records(&past), 0);
     for round in 0..1000 {
         let moment = past.rng.below(past.len() as u64) as usize;

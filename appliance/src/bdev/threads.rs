@@ -36,7 +36,7 @@ pub(super) struct ThreadsBdev {
 }
 
 struct Shared {
-    work: Mutex<Work>,
+    work: Mutex<Waiting>,
     more: Condvar,
     /// Its capacity is the queue depth, so a push always has space.
     done: ArrayQueue<Done>,
@@ -48,7 +48,7 @@ struct Shared {
 }
 
 #[derive(Default)]
-struct Work {
+struct Waiting {
     transfers: VecDeque<(u32, Transfer)>,
     stop: bool,
 }
@@ -59,7 +59,7 @@ struct Done {
 }
 
 impl Shared {
-    fn work(&self) -> MutexGuard<'_, Work> {
+    fn work(&self) -> MutexGuard<'_, Waiting> {
         // No code can panic while it holds the lock.
         self.work.lock().unwrap_or_else(PoisonError::into_inner)
     }

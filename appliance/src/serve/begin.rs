@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::attach::{FoundArchive, find};
-use super::identity::{self, Found};
+use super::identity::{self, FormerPool};
 use super::new_pool::check_new;
 use super::{ApplianceConfig, Backing, CATALOG_FILE_NAME, ServeError};
 use crate::bdev::{Engine, FileDevice, FileOptions, is_blank};
@@ -25,7 +25,7 @@ pub(super) enum OpenedDevice {
 /// of what a creation that was cut short had left.
 pub(super) struct Locked {
     /// What the file beside the pool says about its identity.
-    found: Found,
+    found: FormerPool,
     /// The pool's file, locked; `None` if it must be made.
     device: Option<OpenedDevice>,
 }
@@ -34,12 +34,12 @@ pub(super) struct Locked {
 /// checks that a new pool may be made.
 pub(super) fn lock(config: &ApplianceConfig) -> Result<Locked, ServeError> {
     let (path, create_bytes) = match &config.backing {
-        Backing::Memory { .. } => return Ok(Locked { found: Found::Nothing, device: None }),
+        Backing::Memory { .. } => return Ok(Locked { found: FormerPool::Nothing, device: None }),
         Backing::File { path, create_bytes, .. } => (path, *create_bytes),
     };
     let mut found = identity::read(path)?;
     if config.new_pool && is_nothing(path).is_some() {
-        found = Found::Nothing;
+        found = FormerPool::Nothing;
     }
     if let Some(state) = is_nothing(path) {
         refuse_new(config, path, state, &found)?;
@@ -123,7 +123,7 @@ fn refuse_new(
     config: &ApplianceConfig,
     path: &Path,
     state: &'static str,
-    found: &Found,
+    found: &FormerPool,
 ) -> Result<(), ServeError> {
     if config.new_pool {
         return Ok(());
@@ -131,14 +131,14 @@ fn refuse_new(
     let beside = path.with_file_name(CATALOG_FILE_NAME);
     let catalog = config.archive.as_ref().map_or(&beside, |archive| &archive.catalog);
     let evidence = match found {
-        Found::Known(identity) => {
+        FormerPool::Known(identity) => {
             format!("{} says that pool {} was there", identity::path_of(path).display(), identity.pool)
         }
-        Found::Damaged => format!("{} says that a pool was there", identity::path_of(path).display()),
-        Found::Nothing if catalog.exists() => {
+        FormerPool::Damaged => format!("{} says that a pool was there", identity::path_of(path).display()),
+        FormerPool::Nothing if catalog.exists() => {
             format!("{} is the catalog of the archive of a pool", catalog.display())
         }
-        Found::Nothing => return Ok(()),
+        FormerPool::Nothing => return Ok(()),
     };
     Err(gone(path, state, evidence))
 }

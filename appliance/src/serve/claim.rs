@@ -34,7 +34,7 @@ const NO_ROOM: &str = "the pool has no room to say that it claims the archive, w
 const ROOM_INTERVAL: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// What the archive holds for a pool that may claim it.
-pub(super) struct Found {
+pub(super) struct OwnedArchive {
     pub(super) learned: Learned,
     /// What it inherits, and the claim that it makes; `None`: it only reads.
     taking: Option<(Inheritance, ClaimId)>,
@@ -60,7 +60,7 @@ pub(super) async fn find(
     pool: &Pool,
     config: &ArchiveConfig,
     is_new: bool,
-) -> Result<Found, ServeError> {
+) -> Result<OwnedArchive, ServeError> {
     let (claimant, fork, catalog) = (claimant(pool), config.fork, config.catalog.clone());
     let store = Arc::clone(store.inner());
     let rehearsal_lsn = pool.ownership().rehearsal_lsn;
@@ -77,7 +77,7 @@ fn find_own(
     fork: bool,
     catalog: &Path,
     is_new: bool,
-) -> Result<Found, OwnerError> {
+) -> Result<OwnedArchive, OwnerError> {
     let chain = read_chain(store, claimant.pool)?;
     if !fork {
         chain.certain(store).map_err(OwnerError::Chain)?;
@@ -98,7 +98,7 @@ fn find_own(
             inheritance.history, claimant.head_lsn
         ));
     }
-    Ok(Found { learned, taking: Some((inheritance, claim)) })
+    Ok(OwnedArchive { learned, taking: Some((inheritance, claim)) })
 }
 
 fn find_rehearsal(
@@ -106,12 +106,12 @@ fn find_rehearsal(
     claimant: &Claimant,
     end_lsn: Lsn,
     catalog: &Path,
-) -> Result<Found, OwnerError> {
+) -> Result<OwnedArchive, OwnerError> {
     let chain = read_chain(store, claimant.pool)?;
     let recovered = find_history(store, claimant.pool, &chain, claimant.history)?;
     let mut learned = learn_history(store, claimant, recovered.lineage.cut(end_lsn), catalog, false)?;
     learned.notes.push(format!("{REHEARSAL}: nothing of it is archived"));
-    Ok(Found { learned, taking: None })
+    Ok(OwnedArchive { learned, taking: None })
 }
 
 fn learn_history(
@@ -149,10 +149,10 @@ pub(super) async fn take(
     local: &Local,
     store: &Arc<OwnedStore>,
     pool: &Rc<Pool>,
-    found: Found,
+    found: OwnedArchive,
     rules: Option<String>,
 ) -> Result<(Learned, ClaimId, Vec<String>), ServeError> {
-    let Found { learned, taking } = found;
+    let OwnedArchive { learned, taking } = found;
     let Some((inheritance, claim)) = taking else {
         store.read_only(REHEARSAL);
         return Ok((learned, ClaimId::NONE, Vec::new()));

@@ -55,7 +55,7 @@ pub(super) struct ArchiveIdentity {
 
 /// What the identity file says about a pool that was here.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Found {
+pub(super) enum FormerPool {
     /// There is no identity file.
     Nothing,
     /// There was a pool; the file cannot be understood.
@@ -64,15 +64,15 @@ pub(super) enum Found {
     Known(Identity),
 }
 
-impl Found {
+impl FormerPool {
     /// Whether it is a rehearsal.
     pub(super) fn is_rehearsal(&self) -> bool {
-        matches!(self, Found::Known(Identity { rehearsal: true, .. }))
+        matches!(self, FormerPool::Known(Identity { rehearsal: true, .. }))
     }
 
     pub(super) fn archive(&self) -> Option<&ArchiveIdentity> {
         match self {
-            Found::Known(identity) => identity.archive.as_ref(),
+            FormerPool::Known(identity) => identity.archive.as_ref(),
             _ => None,
         }
     }
@@ -97,11 +97,11 @@ pub(super) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
 ///
 /// # Errors
 /// The file cannot be read, which differs from its absence.
-pub(super) fn read(pool_file: &Path) -> Result<Found, ServeError> {
+pub(super) fn read(pool_file: &Path) -> Result<FormerPool, ServeError> {
     let path = path_of(pool_file);
     match fs::read(&path) {
-        Ok(bytes) => Ok(serde_json::from_slice(&bytes).map_or(Found::Damaged, Found::Known)),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(Found::Nothing),
+        Ok(bytes) => Ok(serde_json::from_slice(&bytes).map_or(FormerPool::Damaged, FormerPool::Known)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(FormerPool::Nothing),
         Err(source) => Err(ServeError::Identity { path, source }),
     }
 }
@@ -134,7 +134,7 @@ pub(super) fn clear_marked(pool_file: &Path) -> Result<bool, ServeError> {
         Err(source) => return Err(ServeError::Identity { path, source }),
     };
     let mut cleared = false;
-    if read(pool_file)? == Found::Nothing {
+    if read(pool_file)? == FormerPool::Nothing {
         let failed = |source| ServeError::Identity { path: pool_file.to_owned(), source };
         match fs::metadata(pool_file) {
             Ok(metadata) if mark_text(&metadata) == text => {
@@ -223,14 +223,14 @@ mod tests {
     fn an_identity_is_read_as_it_was_written_and_damage_is_not_nothing() {
         let folder = tempfile::tempdir().expect("a folder");
         let pool = folder.path().join("pool.varve");
-        assert_eq!(read(&pool).expect("nothing is there"), Found::Nothing);
+        assert_eq!(read(&pool).expect("nothing is there"), FormerPool::Nothing);
         for _ in 0..2 {
             write(&pool, &identity()).expect("it is written, twice too");
         }
-        assert_eq!(read(&pool).expect("it is read"), Found::Known(identity()));
+        assert_eq!(read(&pool).expect("it is read"), FormerPool::Known(identity()));
         assert_eq!(fs::read_dir(folder.path()).expect("a list").count(), 1, "nothing else is left");
         fs::write(path_of(&pool), b"{}").expect("written");
-        assert_eq!(read(&pool).expect("it is read"), Found::Damaged);
+        assert_eq!(read(&pool).expect("it is read"), FormerPool::Damaged);
         fs::remove_file(path_of(&pool)).and_then(|()| fs::create_dir(path_of(&pool))).expect("made");
         assert!(matches!(read(&pool), Err(ServeError::Identity { .. })), "what cannot be read is an error");
     }

@@ -1,6 +1,6 @@
 //! Writes the identity of the pool that is served, if it has changed.
 
-use super::identity::{self, ArchiveIdentity, Found, Identity};
+use super::identity::{self, ArchiveIdentity, FormerPool, Identity};
 use super::{ApplianceConfig, Backing, ServeError};
 use crate::volume::Pool;
 
@@ -14,7 +14,7 @@ pub(super) fn note_identity(
 ) -> Result<Vec<String>, ServeError> {
     let Backing::File { path, .. } = &config.backing else { return Ok(Vec::new()) };
     let info = pool.info();
-    let found = if is_new { Found::Nothing } else { identity::read(path)? };
+    let found = if is_new { FormerPool::Nothing } else { identity::read(path)? };
     let identity = Identity {
         pool: info.uuid,
         created_ns: info.created_ns,
@@ -22,7 +22,7 @@ pub(super) fn note_identity(
         archive: archive.or_else(|| found.archive().cloned()),
         rehearsal: pool.ownership().rehearsal_lsn.is_some(),
     };
-    if found == Found::Known(identity.clone()) {
+    if found == FormerPool::Known(identity.clone()) {
         return Ok(Vec::new());
     }
     let written = identity::write(path, &identity);
@@ -30,7 +30,7 @@ pub(super) fn note_identity(
         return written.map(|()| Vec::new());
     }
     let mut notes = Vec::new();
-    if let Found::Known(other) = &found
+    if let FormerPool::Known(other) = &found
         && other.pool != identity.pool
     {
         notes.push(format!("this is pool {}, and {} was here before", identity.pool, other.pool));

@@ -130,7 +130,7 @@ pub fn recover(options: &RecoverOptions) -> Result<(), CommandError> {
     let keep = config.keep.clone();
     let rules = recovered.rules.clone();
     let (ownership, take_over) = plan(&store, pool, &chain, recovered, &known, options.rehearse);
-    let work = Work {
+    let work = RecoveryParts {
         config,
         pool,
         known,
@@ -307,7 +307,7 @@ fn report_text(report: &Value, options: &RecoverOptions) -> String {
 }
 
 /// The parts of a recovery.
-struct Work {
+struct RecoveryParts {
     config: ArchiveConfig,
     pool: Uuid,
     known: KnownObjects,
@@ -319,7 +319,7 @@ struct Work {
     leaves_out_unreadable: bool,
 }
 
-impl Work {
+impl RecoveryParts {
     /// Runs a reactor until the pool is complete; returns the report.
     fn run(self) -> Result<Value, ServeError> {
         let mut reactor: Reactor<()> = Reactor::new(ReactorConfig::default()).map_err(ServeError::Reactor)?;

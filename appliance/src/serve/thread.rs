@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::attach::{AwayArchive, FoundArchive, attach, look_often, waits_for};
 use super::begin::OpenedDevice;
-use super::identity::{self, Found};
+use super::identity::{self, FormerPool};
 use super::identity_note::note_identity;
 use super::inherit;
 use super::scrub;
@@ -201,10 +201,10 @@ fn give_archive(
 }
 
 /// What the identity file says about the pool that was here.
-fn found_of(config: &ApplianceConfig) -> Result<Found, ServeError> {
+fn found_of(config: &ApplianceConfig) -> Result<FormerPool, ServeError> {
     match &config.backing {
         Backing::File { path, .. } => identity::read(path),
-        Backing::Memory { .. } => Ok(Found::Nothing),
+        Backing::Memory { .. } => Ok(FormerPool::Nothing),
     }
 }
 

@@ -429,7 +429,7 @@ pub struct VolumeAt {
 /// What building an index from the log read.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ScanCost {
-    /// The maximum number of segments that one generation's scan read; never above W+1 (R30).
+    /// The maximum number of segments that the scan of one image read; never above W+1 (R30).
     pub segments_touched: u64,
     /// The bound: W+1.
     pub segments_bound: u64,

@@ -18,7 +18,7 @@ use crate::machine::{Machine, pinned, two_cores};
 use crate::rng::Rng;
 
 /// Works for the given time and reports how fast it was.
-type Work = fn(Duration) -> FloorResult;
+type Measurement = fn(Duration) -> FloorResult;
 
 /// Sizes of commands, in bytes.
 const SMALL: u32 = 4 << 10;
@@ -71,7 +71,7 @@ pub fn run(options: &Options, mut on_step: impl FnMut(&str)) -> Result<Report, P
         }
     }
     let core = two_cores().map(|cores| cores.0);
-    let works: [(&str, Work); 3] = [
+    let works: [(&str, Measurement); 3] = [
         ("copy", memory::copy),
         ("crc32c", memory::checksum),
         ("copy and crc32c", memory::copy_and_checksum),

@@ -15,8 +15,8 @@ const BATCH: usize = 256;
 /// Larger than a core's caches, so that blocks come from memory, as a host's do.
 const AREA_BYTES: usize = 64 << 20;
 
-/// Work on one block: its source, and its destination.
-type Work = fn(&[u8], &mut [u8]) -> u32;
+/// OnMemory on one block: its source, and its destination.
+type OnMemory = fn(&[u8], &mut [u8]) -> u32;
 
 /// Copies blocks of 4 KiB.
 pub fn copy(duration: Duration) -> FloorResult {
@@ -39,7 +39,7 @@ pub fn copy_and_checksum(duration: Duration) -> FloorResult {
     })
 }
 
-fn measure(what: &str, duration: Duration, work: Work) -> FloorResult {
+fn measure(what: &str, duration: Duration, work: OnMemory) -> FloorResult {
     let mut from = vec![0; AREA_BYTES];
     Rng::new(9).fill(&mut from);
     let mut to = vec![1; AREA_BYTES];

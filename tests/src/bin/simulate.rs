@@ -21,7 +21,7 @@ const USAGE: &str = "usage: simulate (--seed N | --seeds A..B | --hours H | --se
 /// Seeds for each second: more than any machine can run.
 const SEEDS_PER_SECOND: u64 = 100_000;
 
-enum Work {
+enum Campaign {
     Seeds(std::ops::Range<u64>),
     For(Duration),
     Crashes(u64),
@@ -34,7 +34,7 @@ struct With {
     verbs: bool,
 }
 
-fn parse(arguments: &[String]) -> Option<(Work, With)> {
+fn parse(arguments: &[String]) -> Option<(Campaign, With)> {
     let (faults, rest) = match arguments {
         [rest @ .., flag] if flag == "--no-faults" => (Faults::NONE, rest),
         [rest @ .., flag, list] if flag == "--faults" => (Faults::parse(list)?, rest),
@@ -46,17 +46,17 @@ fn parse(arguments: &[String]) -> Option<(Work, With)> {
     };
     let [flag, value] = rest else { return None };
     let work = match flag.as_str() {
-        "--seed" => value.parse().ok().map(|seed: u64| Work::Seeds(seed..seed.saturating_add(1))),
+        "--seed" => value.parse().ok().map(|seed: u64| Campaign::Seeds(seed..seed.saturating_add(1))),
         "--seeds" => {
             let (first, end) = value.split_once("..")?;
-            Some(Work::Seeds(first.parse().ok()?..end.parse().ok()?))
+            Some(Campaign::Seeds(first.parse().ok()?..end.parse().ok()?))
         }
         "--hours" => {
             let hours: f64 = value.parse().ok()?;
-            Duration::try_from_secs_f64(hours * 3600.0).ok().map(Work::For)
+            Duration::try_from_secs_f64(hours * 3600.0).ok().map(Campaign::For)
         }
-        "--seconds" => value.parse().ok().map(|seconds| Work::For(Duration::from_secs(seconds))),
-        "--crashes" => value.parse().ok().map(Work::Crashes),
+        "--seconds" => value.parse().ok().map(|seconds| Campaign::For(Duration::from_secs(seconds))),
+        "--crashes" => value.parse().ok().map(Campaign::Crashes),
         _ => None,
     };
     Some((work?, With { faults, verbs }))
@@ -119,9 +119,9 @@ fn main() -> ExitCode {
     };
     let started = Instant::now();
     let (seeds, limit, crashes_max) = match work {
-        Work::Seeds(seeds) => (seeds, None, u64::MAX),
-        Work::For(limit) => (seed_of_now()..u64::MAX, Some(limit), u64::MAX),
-        Work::Crashes(crashes) => (seed_of_now()..u64::MAX, None, crashes),
+        Campaign::Seeds(seeds) => (seeds, None, u64::MAX),
+        Campaign::For(limit) => (seed_of_now()..u64::MAX, Some(limit), u64::MAX),
+        Campaign::Crashes(crashes) => (seed_of_now()..u64::MAX, None, crashes),
     };
     // Reports the seed even if a panic ends the process.
     let report_panic = std::panic::take_hook();

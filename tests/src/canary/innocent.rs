@@ -56,7 +56,7 @@ impl Experience {
 
 /// What a block may hold.
 #[derive(Debug, Clone, Default)]
-struct Known {
+struct Possible {
     acknowledged: Option<u64>,
     /// Writes that ended with an error: they may have taken effect.
     uncertain: Vec<u64>,
@@ -67,7 +67,7 @@ struct Known {
 pub(super) struct Innocent {
     address: SocketAddr,
     connection: Option<(Controller, Queue)>,
-    blocks: Vec<Known>,
+    blocks: Vec<Possible>,
     /// The blocks that were written, in no order.
     written: Vec<u64>,
     sequence: u64,
@@ -83,7 +83,7 @@ impl Innocent {
         Ok(Innocent {
             address,
             connection: Some(connection),
-            blocks: vec![Known::default(); BLOCKS as usize],
+            blocks: vec![Possible::default(); BLOCKS as usize],
             written: Vec::new(),
             sequence: 0,
             number: u64::from(std::process::id()) << 32 | u64::from(address.port()),
@@ -191,7 +191,7 @@ fn check(
     queue: &mut Queue,
     number: u64,
     block: u64,
-    known: &Known,
+    known: &Possible,
     wrong: &mut Vec<String>,
 ) -> Result<(), HostError> {
     let mut data = vec![0; BLOCK_BYTES];

@@ -56,10 +56,10 @@ impl Run {
 }
 
 /// An anchor in a store: how many parts the head says there are, and which are there.
-pub type Found = (AnchorId, Option<u32>, BTreeSet<u32>);
+pub type ListedAnchor = (AnchorId, Option<u32>, BTreeSet<u32>);
 
 /// The anchors in a list of names, by image and position.
-pub fn anchors_in(names: &[Name]) -> BTreeMap<(u32, u64), Found> {
+pub fn anchors_in(names: &[Name]) -> BTreeMap<(u32, u64), ListedAnchor> {
     let mut found = BTreeMap::new();
     for name in names.iter().filter_map(|name| AnchorName::parse(name.as_str())) {
         let id = name.id();

@@ -56,7 +56,7 @@ impl FillReport {
 }
 
 /// What was read from an object.
-struct Found {
+struct ObjectContent {
     id: ObjectId,
     len_bytes: u64,
     details: ObjectDetails,
@@ -135,7 +135,7 @@ impl ArchiveCatalog {
         }
     }
 
-    fn record(&self, batch: &[Found]) -> Result<(), CatalogError> {
+    fn record(&self, batch: &[ObjectContent]) -> Result<(), CatalogError> {
         if batch.is_empty() {
             return Ok(());
         }
@@ -175,7 +175,7 @@ fn text_of(id: &ObjectId) -> String {
     id.name().map_or_else(|_| format!("{id:?}"), |name| name.to_string())
 }
 
-fn read(store: &dyn Store, id: ObjectId, codec: &mut Decompressor) -> Result<Found, ObjectError> {
+fn read(store: &dyn Store, id: ObjectId, codec: &mut Decompressor) -> Result<ObjectContent, ObjectError> {
     let name = id.name().map_err(|_| ObjectError::Spec("name"))?;
     let source = StoredObject::open(store, &name)?;
     let len_bytes = crate::archive::object::RangedRead::len_bytes(&source)?;
@@ -199,7 +199,7 @@ fn read(store: &dyn Store, id: ObjectId, codec: &mut Decompressor) -> Result<Fou
         synchs.push(SynchRow { lsn: event.lsn, time_ns: event.time_ns, text: text.unwrap_or_default() });
     }
     let details = ObjectDetails { opened_ns: header.opened_ns, sealed_ns: header.sealed_ns, records_ns };
-    Ok(Found { id, len_bytes, details, holes, synchs })
+    Ok(ObjectContent { id, len_bytes, details, holes, synchs })
 }
 
 /// A synch event: its position, and the positions of the blocks of its text.

@@ -89,17 +89,17 @@ pub fn explain(rules: &KeepRules, now_ns: u64, view: &ArchiveView<'_>, lsn: Lsn)
 /// The point itself, and the points of parents that the images existing at this point need.
 fn needed_points(view: &ArchiveView<'_>, lsn: Lsn) -> Vec<Lsn> {
     let by_image: HashMap<ImageId, usize> =
-        view.generations.iter().enumerate().map(|(index, generation)| (generation.image, index)).collect();
+        view.births.iter().enumerate().map(|(index, birth)| (birth.image, index)).collect();
     let mut points = vec![lsn];
     let mut seen = HashSet::new();
-    for (root, generation) in view.generations.iter().enumerate() {
-        if generation.born_lsn > lsn || generation.gone_lsn.is_some_and(|gone| gone <= lsn) {
+    for (root, birth) in view.births.iter().enumerate() {
+        if birth.born_lsn > lsn || birth.gone_lsn.is_some_and(|gone| gone <= lsn) {
             continue;
         }
         let mut next = Some(root);
         while let Some(index) = next.filter(|&index| seen.insert(index)) {
-            points.push(view.generations[index].parent_lsn);
-            next = parent(view.generations, &by_image, &view.generations[index]);
+            points.push(view.births[index].parent_lsn);
+            next = parent(view.births, &by_image, &view.births[index]);
         }
     }
     points

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::{
-    ArchiveView, ArchivedSegment, Cause, Generation, KeepRule, KeepRules, SegmentRange, TimeRange, Until,
+    ArchiveView, ArchivedSegment, Cause, ImageBirth, KeepRule, KeepRules, SegmentRange, TimeRange, Until,
 };
 use crate::log::types::{ImageId, Lsn, SegmentSeq};
 
@@ -181,14 +181,14 @@ fn newest_restorable(view: &ArchiveView<'_>) -> Option<SegmentSeq> {
 /// segment with a kept point. `endpoints` are in the order of their segments.
 fn bases(view: &ArchiveView<'_>, endpoints: &[Endpoint]) -> Vec<Endpoint> {
     let by_image: HashMap<ImageId, usize> =
-        view.generations.iter().enumerate().map(|(index, generation)| (generation.image, index)).collect();
+        view.births.iter().enumerate().map(|(index, birth)| (birth.image, index)).collect();
     let latest = Latest::new(endpoints);
     let mut roots: Vec<(Until, usize)> = Vec::new();
-    for (index, generation) in view.generations.iter().enumerate() {
-        let first = view.sequence_of(generation.born_lsn);
-        let until = match generation.gone_lsn {
+    for (index, birth) in view.births.iter().enumerate() {
+        let first = view.sequence_of(birth.born_lsn);
+        let until = match birth.gone_lsn {
             None => Some(Until::Held),
-            Some(gone) if gone > generation.born_lsn => {
+            Some(gone) if gone > birth.born_lsn => {
                 let last = view.sequence_of(Lsn(gone.0 - 1));
                 let from = endpoints.partition_point(|endpoint| endpoint.sequence < first);
                 let to = endpoints.partition_point(|endpoint| endpoint.sequence <= last);
@@ -200,30 +200,30 @@ fn bases(view: &ArchiveView<'_>, endpoints: &[Endpoint]) -> Vec<Endpoint> {
     }
     // The latest end first: then the first need that reaches an image is also the longest.
     roots.sort_by_key(|&(until, _)| std::cmp::Reverse(until));
-    let mut needed = vec![false; view.generations.len()];
+    let mut needed = vec![false; view.births.len()];
     let mut bases = Vec::new();
     for (until, root) in roots {
         let mut next = Some(root);
         while let Some(index) = next.filter(|&index| !needed[index]) {
             needed[index] = true;
-            let generation = &view.generations[index];
-            let sequence = view.sequence_of(generation.parent_lsn);
-            bases.push(Endpoint { sequence, cause: Cause::Base(generation.image), until });
-            next = parent(view.generations, &by_image, generation);
+            let birth = &view.births[index];
+            let sequence = view.sequence_of(birth.parent_lsn);
+            bases.push(Endpoint { sequence, cause: Cause::Base(birth.image), until });
+            next = parent(view.births, &by_image, birth);
         }
     }
     bases
 }
 
-/// The generation of an image's parent, if the parent itself needed a parent at the point from
+/// The birth of an image's parent, if the parent itself needed a parent at the point from
 /// which the image was made.
 pub(super) fn parent(
-    generations: &[Generation],
+    births: &[ImageBirth],
     by_image: &HashMap<ImageId, usize>,
-    generation: &Generation,
+    birth: &ImageBirth,
 ) -> Option<usize> {
-    let &index = by_image.get(&generation.parent_image)?;
-    generations[index].gone_lsn.is_none_or(|gone| gone > generation.parent_lsn).then_some(index)
+    let &index = by_image.get(&birth.parent_image)?;
+    births[index].gone_lsn.is_none_or(|gone| gone > birth.parent_lsn).then_some(index)
 }
 
 /// Returns the latest end among consecutive endpoints: a tree of maxima.

@@ -125,7 +125,7 @@ pub struct SessionPoints {
 
 /// An image that was made from a point of another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Generation {
+pub struct ImageBirth {
     /// The image.
     pub image: ImageId,
     /// The image that it was made from.
@@ -153,7 +153,7 @@ pub struct ArchiveView<'a> {
     pub sessions: &'a [SessionPoints],
     /// All images with a parent, in any order, each image once. Includes deleted images as long as
     /// points at which they existed may be kept.
-    pub generations: &'a [Generation],
+    pub births: &'a [ImageBirth],
     /// Stretches of the log that were never archived, or whose archive is lost.
     pub gaps: &'a [LsnRange],
     /// The segments on the primary device, in the order of the log; the ranges are disjoint.

@@ -6,7 +6,7 @@ use super::config::ArchiveConfig;
 use super::late;
 use super::open::{OpenedArchive, open};
 use crate::manage::ArchiveManager;
-use crate::serve::identity::Found;
+use crate::serve::identity::FormerPool;
 use crate::serve::{ApplianceConfig, ServeError};
 
 /// The archive as a start finds it.
@@ -40,7 +40,7 @@ impl FoundArchive {
 pub(in crate::serve) fn find(
     config: &ArchiveConfig,
     appliance: &ApplianceConfig,
-    found: &Found,
+    found: &FormerPool,
     is_new: bool,
 ) -> Result<FoundArchive, ServeError> {
     match open(config, appliance, found, is_new) {

@@ -26,7 +26,7 @@ use crate::bdev::FileDevice;
 use crate::manage::ArchiveManager;
 use crate::reactor::{Local, ReactorHandle};
 use crate::rpc::App;
-use crate::serve::identity::Found;
+use crate::serve::identity::FormerPool;
 use crate::serve::identity_note::note_identity;
 use crate::serve::store::is_away;
 use crate::serve::{ApplianceConfig, ServeError};
@@ -41,7 +41,7 @@ const RETRY_LAST: Duration = Duration::from_secs(5);
 pub(in crate::serve) struct AwayArchive {
     config: ArchiveConfig,
     appliance: ApplianceConfig,
-    found: Found,
+    found: FormerPool,
     manager: Arc<ArchiveManager>,
     why: String,
 }
@@ -50,7 +50,7 @@ pub(in crate::serve) struct AwayArchive {
 pub(in crate::serve) fn waits_for(
     config: &ArchiveConfig,
     appliance: &ApplianceConfig,
-    found: &Found,
+    found: &FormerPool,
     is_new: bool,
     error: &ServeError,
 ) -> bool {
@@ -74,7 +74,7 @@ impl AwayArchive {
     pub(super) fn new(
         config: &ArchiveConfig,
         appliance: &ApplianceConfig,
-        found: &Found,
+        found: &FormerPool,
         error: &ServeError,
     ) -> Result<Self, ServeError> {
         let manager =
@@ -86,7 +86,7 @@ impl AwayArchive {
     pub(in crate::serve) fn with_manager(
         config: &ArchiveConfig,
         appliance: &ApplianceConfig,
-        found: &Found,
+        found: &FormerPool,
         manager: Arc<ArchiveManager>,
         error: &ServeError,
     ) -> Self {
@@ -134,7 +134,7 @@ impl AwayArchive {
 }
 
 /// The name of the store until the store itself can report it.
-fn label(config: &ArchiveConfig, found: &Found) -> String {
+fn label(config: &ArchiveConfig, found: &FormerPool) -> String {
     found.archive().map_or_else(|| config.store.to_string(), |known| known.store.clone())
 }
 

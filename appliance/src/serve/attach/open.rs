@@ -10,7 +10,7 @@ use crate::archive::catalog::CatalogError;
 use crate::archive::owner::OwnedStore;
 use crate::archive::store::Store;
 use crate::manage::ArchiveManager;
-use crate::serve::identity::Found;
+use crate::serve::identity::FormerPool;
 use crate::serve::store::{open_reader, open_store, pools_in, read_id};
 use crate::serve::{ApplianceConfig, ServeError};
 
@@ -49,7 +49,7 @@ pub(super) struct KnownStore {
 pub(super) fn open(
     config: &ArchiveConfig,
     appliance: &ApplianceConfig,
-    found: &Found,
+    found: &FormerPool,
     is_new: bool,
 ) -> Result<OpenedArchive, ServeError> {
     let known = open_known(config, appliance, found, is_new)?;
@@ -62,7 +62,7 @@ pub(super) fn open(
 pub(super) fn open_known(
     config: &ArchiveConfig,
     appliance: &ApplianceConfig,
-    found: &Found,
+    found: &FormerPool,
     is_new: bool,
 ) -> Result<KnownStore, ServeError> {
     refuse_new_archive(config, appliance, found, is_new)?;
@@ -74,7 +74,7 @@ pub(super) fn open_known(
         // A part of the store that is away, such as a cartridge, may come back. The objects that
         // are there also show which pool it belongs to.
         Err(error) => match (found, found.archive()) {
-            (Found::Known(identity), Some(known))
+            (FormerPool::Known(identity), Some(known))
                 if error.is_retryable() && pools.contains(&identity.pool) =>
             {
                 opened.notes.push(format!(
@@ -87,7 +87,7 @@ pub(super) fn open_known(
         },
     };
     let is_known = found.archive().is_some_and(|known| Some(known.id) == id);
-    if let (Found::Known(identity), Some(known), false) = (found, found.archive(), is_known) {
+    if let (FormerPool::Known(identity), Some(known), false) = (found, found.archive(), is_known) {
         let holds_ours = pools.contains(&identity.pool);
         if !holds_ours && !appliance.new_archive {
             let what = match id {
@@ -114,7 +114,7 @@ pub(super) fn open_known(
 fn refuse_new_archive(
     archive: &ArchiveConfig,
     config: &ApplianceConfig,
-    found: &Found,
+    found: &FormerPool,
     is_new: bool,
 ) -> Result<(), ServeError> {
     let had_one = found.archive().is_some() || (!is_new && archive.catalog.exists());

@@ -4,7 +4,7 @@
 //! the chain of its versions is followed, which reads one segment for each version. A chain ends at
 //! a trim and at the birth of an image; from there on, and for ranges, the log is read backward
 //! segment by segment. The walk follows the volume through roll-backs and, before a clone was made,
-//! through its origin ([`generations`](super::generations)).
+//! through its origin ([`images_then`](super::images_then)).
 //!
 //! **Bounds:** a page has [`VERSIONS_MAX`] changes and reads [`SEGMENTS_MAX`] segments; then it
 //! says where the next one begins.
@@ -12,9 +12,9 @@
 use std::ops::Range;
 use std::rc::Rc;
 
-use super::generations::Generation;
+use super::images_then::ImageThen;
 use super::info::{BlockChange, BlockPlace, BlockVersion, HistoryPage, HistoryPosition};
-use super::version::{Found, copied_from, find, is_data, version_gone};
+use super::version::{FoundEntry, copied_from, find, is_data, version_gone};
 use crate::log::format::EntryKind;
 use crate::log::reader::PlacedEntry;
 use crate::log::{ImageId, Lsn, SegmentSeq};
@@ -57,8 +57,8 @@ struct Walk<'a> {
     pool: &'a Pool,
     blocks: Range<u64>,
     limit: usize,
-    generation: Generation,
-    /// The position at which the generation was looked up.
+    image_then: ImageThen,
+    /// The position at which the image was looked up.
     known_lsn: Lsn,
     /// The walk has yet to see what is at or before this position.
     up_to: Lsn,
@@ -84,12 +84,12 @@ impl Pool {
         let start = request.from.unwrap_or(first);
         // Just behind the birth of an image the catalog does not have it yet.
         let known_lsn = Lsn(start.known_lsn.max(start.lsn)).min(lsn);
-        let generation = self.generation(start.image, known_lsn).await?;
+        let image_then = self.image_then(start.image, known_lsn).await?;
         let mut walk = Walk {
             pool: &self,
             blocks,
             limit: request.limit.unwrap_or(VERSIONS_DEFAULT).clamp(1, VERSIONS_MAX),
-            generation,
+            image_then,
             known_lsn,
             up_to: Lsn(start.lsn),
             next_version: start.version_lsn.map(Lsn),
@@ -103,7 +103,7 @@ impl Pool {
         walk.run().await?;
         let next = walk.end.is_none().then_some(HistoryPosition {
             lsn: walk.up_to.0,
-            image: walk.generation.image,
+            image: walk.image_then.image,
             known_lsn: walk.known_lsn.0,
             version_lsn: walk.next_version.map(|lsn| lsn.0),
         });
@@ -137,7 +137,7 @@ impl Walk<'_> {
             return;
         }
         let state = self.pool.state.borrow();
-        let volume = state.volumes.of_image(ImageId(self.generation.image));
+        let volume = state.volumes.of_image(ImageId(self.image_then.image));
         let mapping = volume.and_then(Volume::ready_index).map(|index: &Index| index.get(self.blocks.start));
         let Some(mapping) = mapping.filter(|mapping| !mapping.is_none() && mapping.lsn() <= self.up_to)
         else {
@@ -148,17 +148,17 @@ impl Walk<'_> {
 
     /// Continues at the version at a position, or before the birth of the image if it is inherited.
     fn follow(&mut self, lsn: Lsn) {
-        if lsn > self.generation.born {
+        if lsn > self.image_then.born {
             self.next_version = Some(lsn);
         } else {
-            (self.next_version, self.up_to) = (None, self.generation.born);
+            (self.next_version, self.up_to) = (None, self.image_then.born);
         }
     }
 
     async fn run(&mut self) -> Result<(), VolumeError> {
         let mut segments = 0;
         while self.end.is_none() && self.versions.len() < self.limit && segments < SEGMENTS_MAX {
-            if self.next_version.is_none() && self.up_to <= self.generation.born {
+            if self.next_version.is_none() && self.up_to <= self.image_then.born {
                 self.cross_birth().await?;
                 continue;
             }
@@ -171,7 +171,7 @@ impl Walk<'_> {
                 },
                 Err(VolumeError::NoSuchPoint { reason, .. }) => {
                     if let Some(version) = self.next_version.take() {
-                        let (image, block) = (self.generation.image, self.blocks.start);
+                        let (image, block) = (self.image_then.image, self.blocks.start);
                         self.versions.push(version_gone(image, block, version));
                     }
                     self.end = Some(reason);
@@ -194,8 +194,8 @@ impl Walk<'_> {
 
     /// Goes on with what the volume was before its image was born.
     async fn cross_birth(&mut self) -> Result<(), VolumeError> {
-        let young = self.generation;
-        let before = match self.pool.generation_before(young).await {
+        let young = self.image_then;
+        let before = match self.pool.image_before(young).await {
             Ok(before) => before,
             Err(VolumeError::NoSuchPoint { reason, .. }) => {
                 self.end = Some(reason);
@@ -208,14 +208,14 @@ impl Walk<'_> {
             return Ok(());
         };
         self.versions.push(self.mark(before.change, young.born, before.from_lsn));
-        self.generation = self.pool.generation(before.image, before.lsn).await?;
+        self.image_then = self.pool.image_then(before.image, before.lsn).await?;
         (self.up_to, self.known_lsn) = (before.lsn, before.lsn);
         Ok(())
     }
 
     /// Takes the version of the single block at a position, whose segment is loaded.
     fn see_version(&mut self, version: Lsn) {
-        let (image, block) = (self.generation.image, self.blocks.start);
+        let (image, block) = (self.image_then.image, self.blocks.start);
         let Some((_, known)) = &self.known else { return };
         let is_it = |placed: &PlacedEntry| placed.lsn == version && is_data(placed, image, block);
         let Some(found) = find(&known.entries, version, is_it) else {
@@ -242,7 +242,7 @@ impl Walk<'_> {
     /// Takes the changes of the segment that is loaded, at or before `up_to`.
     fn see_segment(&mut self) {
         let Some((sequence, known)) = self.known.take() else { return };
-        let (born, up_to, image) = (self.generation.born, self.up_to, self.generation.image);
+        let (born, up_to, image) = (self.image_then.born, self.up_to, self.image_then.image);
         let mut versions = std::mem::take(&mut self.versions);
         let first_of_segment = versions.len();
         let (mut command_end, mut stopped_at) = (None, None);
@@ -264,7 +264,7 @@ impl Walk<'_> {
                 stopped_at = Some(placed.lsn);
                 return false;
             }
-            versions.push(self.pool.version_of(&Found { placed, command_end }, block, blocks));
+            versions.push(self.pool.version_of(&FoundEntry { placed, command_end }, block, blocks));
             run = Run::of(&placed);
             true
         });
@@ -288,7 +288,7 @@ impl Walk<'_> {
             time_ns: None,
             superseded_lsn: None,
             from_lsn,
-            image: self.generation.image,
+            image: self.image_then.image,
             place: BlockPlace::None,
         }
     }

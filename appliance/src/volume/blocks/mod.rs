@@ -7,7 +7,7 @@
 //! | `named` | the volume that an operator means, at a point |
 //! | `diff` | the net difference of a volume between two points |
 //! | `differences` | the last difference, so that its pages are not computed again |
-//! | `generations` | which image a volume had, going back in time |
+//! | `images_then` | which image a volume had, going back in time |
 //! | `history` | the history of a block or of a range, newest first |
 //! | `who` | the command that wrote what a block holds at a point |
 //! | `version` | one change of a block, from its entry |
@@ -16,8 +16,8 @@
 
 pub(in crate::volume) mod diff;
 pub(in crate::volume) mod differences;
-mod generations;
 pub(in crate::volume) mod history;
+mod images_then;
 pub(in crate::volume) mod info;
 mod named;
 pub(in crate::volume) mod restore;

@@ -12,8 +12,8 @@ use std::rc::Rc;
 use uuid::Uuid;
 
 use super::diff::Side;
-use super::generations::Entries;
 use super::history::check_range;
+use super::images_then::Entries;
 use super::info::{BlockRestoreInfo, BlockRestoreState, DiffKind, DiffRange};
 use crate::dma::{BLOCK_BYTES, DmaBuf};
 use crate::log::format::EntryKind;

@@ -9,7 +9,7 @@ use crate::volume::pool::Pool;
 
 /// An entry that was looked for, and the end of its command if it is in the same segment.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Found {
+pub(super) struct FoundEntry {
     pub(super) placed: PlacedEntry,
     pub(super) command_end: Option<Lsn>,
 }
@@ -19,14 +19,14 @@ pub(super) fn find(
     entries: &SegmentEntries,
     up_to: Lsn,
     mut is_it: impl FnMut(&PlacedEntry) -> bool,
-) -> Option<Found> {
+) -> Option<FoundEntry> {
     let (mut command_end, mut found) = (None, None);
     entries.visit_backward(Lsn::MAX, |placed| {
         if placed.entry.is_last() {
             command_end = Some(placed.lsn);
         }
         if placed.lsn <= up_to && is_it(&placed) {
-            found = Some(Found { placed, command_end });
+            found = Some(FoundEntry { placed, command_end });
         }
         found.is_none()
     });
@@ -67,8 +67,8 @@ pub(super) fn version_gone(image: u32, block: u64, lsn: Lsn) -> BlockVersion {
 
 impl Pool {
     /// The change that a write or a trim made to blocks.
-    pub(super) fn version_of(&self, found: &Found, block: u64, blocks: u64) -> BlockVersion {
-        let Found { placed, command_end } = *found;
+    pub(super) fn version_of(&self, found: &FoundEntry, block: u64, blocks: u64) -> BlockVersion {
+        let FoundEntry { placed, command_end } = *found;
         let is_trim = placed.entry.is_trim();
         BlockVersion {
             block,

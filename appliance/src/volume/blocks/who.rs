@@ -7,9 +7,9 @@
 use std::rc::Rc;
 
 use super::diff::Side;
-use super::generations::Entries;
+use super::images_then::Entries;
 use super::info::{BlockVersion, BlockWho};
-use super::version::{Found, copied_from, covers, find, is_data, version_gone};
+use super::version::{FoundEntry, copied_from, covers, find, is_data, version_gone};
 use crate::log::format::EntryKind;
 use crate::log::{Lsn, SegmentSeq};
 use crate::reactor::yield_now;
@@ -72,7 +72,7 @@ impl Pool {
         side: &Side,
         entries: Entries,
         block: u64,
-    ) -> Result<(Option<Found>, bool), VolumeError> {
+    ) -> Result<(Option<FoundEntry>, bool), VolumeError> {
         let Entries { image, above, up_to, .. } = entries;
         let mut is_masked = false;
         for sequence in self.segments_between(above, up_to).rev().map(SegmentSeq) {

@@ -50,7 +50,7 @@ impl Catalog {
     /// which the image, or an ancestor up to the point of the clone, received its entries.
     pub(in crate::volume) fn uncertain_below(&self, image: u32, at: Lsn) -> Lsn {
         let mut uncertain = Lsn(0);
-        for one in self.generations(image, at, |_| Lsn(0)) {
+        for one in self.image_ranges(image, at, |_| Lsn(0)) {
             let touching = self.lost.iter().filter(|range| range.end > one.above && range.start <= one.up_to);
             uncertain = touching.map(|range| range.end).fold(uncertain, Lsn::max);
             uncertain = uncertain.max(Lsn(self.image(one.image).map_or(0, |image| image.uncertain_below)));

@@ -20,7 +20,7 @@
 //! | `logged` | writes the catalog to the log |
 //! | `present` | the catalog in force |
 //! | `working_sets` | lengths of the working set, and the segments that points need because of them |
-//! | `generations` | which entries, of which images, make the index of an image |
+//! | `image_ranges` | which entries, of which images, make the index of an image |
 //! | `find` | finds the catalog in the log |
 //! | `ranges` | lists of ranges of the log, with a bound |
 //! | `id_set` | the set of images that something needs |
@@ -31,10 +31,10 @@ mod change;
 mod content;
 mod entries;
 mod find;
-mod generations;
 mod group_list;
 mod groups;
 mod id_set;
+mod image_ranges;
 mod images;
 mod logged;
 mod look_up;
@@ -57,9 +57,9 @@ pub use content::OVERPROVISIONING_PERCENT_DEFAULT;
 pub(super) use entries::Cut;
 pub(crate) use entries::{CatalogImage, CatalogVolume, GoneImage, ResidentPart};
 pub(super) use find::{CatalogFinder, FoundCatalog};
-pub(super) use generations::Generation;
 pub(crate) use groups::CatalogGroup;
 pub use groups::{GROUP_VOLUMES_MAX, GROUPS_MAX};
+pub(super) use image_ranges::ImageRange;
 pub(super) use logged::{CatalogWriter, room_problem};
 pub use ownership::Ownership;
 pub(super) use present::PresentCatalog;

@@ -7,7 +7,7 @@
 //! has taken the anchor, is at its end, whatever the image inherits from.
 //!
 //! **When it may be used.** The image was born before A, by the catalog of the point. All of the
-//! state at A counts, which is not so for a part of an ancestor ([`Generation::is_partial`]). The
+//! state at A counts, which is not so for a part of an ancestor ([`ImageRange::is_partial`]). The
 //! scan that it replaces would not find that a segment is gone: blocks may lie there, and the point
 //! is refused then. Mappings are to positions, not to origins.
 //!
@@ -28,7 +28,7 @@ use crate::log::reader::LsnRange;
 use crate::log::{Lsn, SegmentSeq};
 use crate::reactor::yield_now;
 use crate::volume::archive::{ComingAnchor, KnownAnchor};
-use crate::volume::catalog::Generation;
+use crate::volume::catalog::ImageRange;
 use crate::volume::history::past::ScanReport;
 use crate::volume::image::index::IndexBuilder;
 use crate::volume::pool::Pool;
@@ -63,14 +63,14 @@ impl From<ArchiveError> for Unusable {
 }
 
 impl Pool {
-    /// The anchors from which the scan of the first of these generations may begin, newest first;
+    /// The anchors from which the scan of the first of these ranges may begin, newest first;
     /// the others are its ancestors.
     pub(super) async fn anchors_for(
         &self,
-        generations: &[Generation],
+        ranges: &[ImageRange],
         builder: &IndexBuilder,
     ) -> Vec<KnownAnchor> {
-        let Some(&Generation { image, above, up_to, is_partial }) = generations.first() else {
+        let Some(&ImageRange { image, above, up_to, is_partial }) = ranges.first() else {
             return Vec::new();
         };
         if is_partial || !builder.takes_leaves() {
@@ -83,18 +83,18 @@ impl Pool {
             let found = archive.into_iter().flat_map(|archive| archive.anchors_of(image, first, up_to));
             found.take(ANCHORS_MAX).collect()
         };
-        if found.is_empty() || !self.are_whole(generations).await {
+        if found.is_empty() || !self.are_whole(ranges).await {
             return Vec::new();
         }
         found
     }
 
-    /// Whether no segment of these generations is gone, or was never archived.
-    async fn are_whole(&self, generations: &[Generation]) -> bool {
+    /// Whether no segment of these ranges is gone, or was never archived.
+    async fn are_whole(&self, ranges: &[ImageRange]) -> bool {
         let geometry = self.log.borrow().geometry();
         let mut seen = 0;
-        for generation in generations {
-            for sequence in self.segments_between(generation.above, generation.up_to).map(SegmentSeq) {
+        for range in ranges {
+            for sequence in self.segments_between(range.above, range.up_to).map(SegmentSeq) {
                 let range = LsnRange {
                     start: geometry.first_lsn(sequence),
                     end: geometry.first_lsn(sequence.next()),

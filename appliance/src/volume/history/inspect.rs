@@ -2,7 +2,7 @@
 //! index, rebuilt from the segments alone.
 //!
 //! One pass over the segments, newest first, builds all indexes at once. An image gets its own
-//! entries, then its parent's up to the point of the clone, and so on, each generation from the W+1
+//! entries, then its parent's up to the point of the clone, and so on, each range from the W+1
 //! segments that end at its point. Positions only fall along such a chain, so one pass finds its
 //! entries in the right order.
 
@@ -60,11 +60,11 @@ pub(crate) struct VolumesView {
     pub(crate) problems: Vec<String>,
 }
 
-/// One generation of a volume's image: the entries that count for it.
-struct Generation {
+/// One range of a volume's image: the entries that count for it.
+struct VolumeRange {
     /// The volume, by its place in the catalog.
     volume: usize,
-    /// How many generations are younger.
+    /// How many ranges are younger.
     depth: usize,
     /// Entries after this count.
     above: Lsn,
@@ -90,7 +90,7 @@ impl VolumesView {
         catalog.extend_lost(new_losses);
         let mut builders: Vec<IndexBuilder> =
             catalog.volumes.iter().map(|volume| IndexBuilder::new(volume.size_blocks)).collect();
-        let generations = generations(&catalog, log);
+        let ranges = ranges(&catalog, log);
         let mut begun = vec![0; builders.len()];
         let mut events = Vec::new();
         for sequence in present(log) {
@@ -103,13 +103,12 @@ impl VolumesView {
                 if placed.lsn > Lsn::MAX || placed.entry.block().0 >= VOLUME_BLOCKS_MAX {
                     return true;
                 }
-                let wanted = generations.get(&placed.entry.image().0);
-                for generation in wanted.into_iter().flatten() {
-                    let counts = placed.lsn > generation.above && placed.lsn <= generation.up_to;
-                    if counts && sequence >= generation.oldest {
-                        let (builder, begun) =
-                            (&mut builders[generation.volume], &mut begun[generation.volume]);
-                        while *begun < generation.depth {
+                let wanted = ranges.get(&placed.entry.image().0);
+                for range in wanted.into_iter().flatten() {
+                    let counts = placed.lsn > range.above && placed.lsn <= range.up_to;
+                    if counts && sequence >= range.oldest {
+                        let (builder, begun) = (&mut builders[range.volume], &mut begun[range.volume]);
+                        while *begun < range.depth {
                             builder.begin_parent();
                             *begun += 1;
                         }
@@ -130,7 +129,7 @@ impl VolumesView {
             image: catalog.image(volume.image).cloned(),
             index: builder.finish(),
             uncertain_below: catalog.uncertain_below(volume.image, Lsn::MAX),
-            images: of_volume(&catalog, log, volume).iter().map(|generation| generation.image).collect(),
+            images: of_volume(&catalog, log, volume).iter().map(|range| range.image).collect(),
         });
         let volumes = volumes.collect();
         let (images, snapshots) =
@@ -186,11 +185,11 @@ async fn find_catalog(
     Ok(None)
 }
 
-/// The generations of a volume's image, youngest first.
-fn of_volume(catalog: &Catalog, log: &LogView, volume: &CatalogVolume) -> Vec<catalog::Generation> {
+/// The ranges of a volume's image, youngest first.
+fn of_volume(catalog: &Catalog, log: &LogView, volume: &CatalogVolume) -> Vec<catalog::ImageRange> {
     let geometry = log.geometry();
     let first_lsn = |at: Lsn| geometry.first_lsn(oldest_of(catalog, log, at));
-    catalog.generations(volume.image, newest_lsn(log), |at| Lsn(first_lsn(at).0.saturating_sub(1)))
+    catalog.image_ranges(volume.image, newest_lsn(log), |at| Lsn(first_lsn(at).0.saturating_sub(1)))
 }
 
 /// A position at or after the end of the log, in its newest segment.
@@ -208,17 +207,17 @@ fn oldest_of(catalog: &Catalog, log: &LogView, at: Lsn) -> SegmentSeq {
 }
 
 /// For each image, the volumes that are built from its entries.
-fn generations(catalog: &Catalog, log: &LogView) -> HashMap<u32, Vec<Generation>> {
-    let mut generations: HashMap<u32, Vec<Generation>> = HashMap::new();
+fn ranges(catalog: &Catalog, log: &LogView) -> HashMap<u32, Vec<VolumeRange>> {
+    let mut ranges: HashMap<u32, Vec<VolumeRange>> = HashMap::new();
     for (place, volume) in catalog.volumes.iter().enumerate() {
-        for (depth, generation) in of_volume(catalog, log, volume).into_iter().enumerate() {
-            let catalog::Generation { image, above, up_to, .. } = generation;
+        for (depth, range) in of_volume(catalog, log, volume).into_iter().enumerate() {
+            let catalog::ImageRange { image, above, up_to, .. } = range;
             let oldest = oldest_of(catalog, log, up_to);
-            let of_image = generations.entry(image).or_default();
-            of_image.push(Generation { volume: place, depth, above, up_to, oldest });
+            let of_image = ranges.entry(image).or_default();
+            of_image.push(VolumeRange { volume: place, depth, above, up_to, oldest });
         }
     }
-    generations
+    ranges
 }
 
 async fn synch(

@@ -2,7 +2,7 @@
 //!
 //! The entries at or before LSN P determine the state at P. An index at P is built by scanning
 //! backward from P, where the first entry found for a block wins (R28, R29), over at most W+1
-//! segments for each generation of a clone (R30); the count is asserted and reported. The scan of a
+//! segments for each image of a clone (R30); the count is asserted and reported. The scan of a
 //! large working set ends at an anchor, which has everything older (`anchored`).
 //!
 //! *Unreadable entries** are looked up in the archive (`known`). If neither the device nor the
@@ -18,7 +18,7 @@ use crate::log::reader::{LsnRange, PlacedEntry};
 use crate::log::{Lsn, SegmentSeq};
 use crate::reactor::yield_now;
 use crate::volume::archive::Ahead;
-use crate::volume::catalog::{Catalog, CatalogFinder, CatalogVolume, FoundCatalog, Generation};
+use crate::volume::catalog::{Catalog, CatalogFinder, CatalogVolume, FoundCatalog, ImageRange};
 use crate::volume::error::VolumeError;
 use crate::volume::history::event::EventCollector;
 use crate::volume::history::known::Known;
@@ -30,9 +30,9 @@ use crate::volume::request::VolumeId;
 /// How an index was built.
 #[derive(Debug, Clone, Copy, Default)]
 pub(in crate::volume) struct ScanReport {
-    /// The maximum number of segments that one generation read.
+    /// The maximum number of segments that the scan of one image read.
     pub(in crate::volume) segments_touched: u64,
-    /// The bound for one generation: W+1, with the W that was in force.
+    /// The bound for one image: W+1, with the W that was in force.
     pub(in crate::volume) segments_bound: u64,
     /// How many entries were read.
     pub(in crate::volume) entries_scanned: u64,
@@ -255,12 +255,12 @@ impl Pool {
         report: &mut ScanReport,
         nowhere: Nowhere,
     ) -> Result<(), VolumeError> {
-        let generations = catalog.generations(image, lsn, |at| self.window_before(at));
-        for (depth, generation) in generations.iter().enumerate() {
-            let entries_of = self.scan_image(&generations[depth..], builder, report, nowhere).await?;
+        let ranges = catalog.image_ranges(image, lsn, |at| self.window_before(at));
+        for (depth, range) in ranges.iter().enumerate() {
+            let entries_of = self.scan_image(&ranges[depth..], builder, report, nowhere).await?;
             let is_anchored = report.anchor_lsn.is_some();
-            if generation.image == image {
-                let is_all = self.window_before(lsn) <= generation.above;
+            if range.image == image {
+                let is_all = self.window_before(lsn) <= range.above;
                 // Images that were never written have no anchors.
                 report.is_written = entries_of > 0 || !is_all || report.uncertain_below.0 > 0 || is_anchored;
             }
@@ -272,16 +272,16 @@ impl Pool {
         Ok(())
     }
 
-    /// Feeds the first of these generations; the others are its ancestors. Returns how many of its
+    /// Feeds the first of these ranges; the others are its ancestors. Returns how many of its
     /// entries were found. If the report has an anchor afterwards, the ancestors are not needed.
     pub(in crate::volume) async fn scan_image(
         &self,
-        generations: &[Generation],
+        ranges: &[ImageRange],
         builder: &mut IndexBuilder,
         report: &mut ScanReport,
         nowhere: Nowhere,
     ) -> Result<u64, VolumeError> {
-        let Some(&Generation { image, above: born, up_to, .. }) = generations.first() else { return Ok(0) };
+        let Some(&ImageRange { image, above: born, up_to, .. }) = ranges.first() else { return Ok(0) };
         let segments = self.segments_between(born, up_to);
         let bound = self.working_set_at(SegmentSeq(*segments.end())) + 1;
         report.segments_bound = report.segments_bound.max(bound);
@@ -289,7 +289,7 @@ impl Pool {
         let oldest = SegmentSeq(*segments.start());
         let mut scan = Scan { image, lsn: up_to, oldest, nowhere, last: None, touched: 0, entries_of: 0 };
         let mut up_to = up_to;
-        for anchor in self.anchors_for(generations, builder).await {
+        for anchor in self.anchors_for(ranges, builder).await {
             let head = self.begin_anchor(anchor.id, AnchorRead::Head(anchor.parts))?;
             self.scan_stretch(&mut scan, (anchor.id.lsn, up_to), builder, report).await?;
             up_to = anchor.id.lsn;
@@ -393,7 +393,7 @@ const SEEN_TOGETHER: usize = 16;
 /// Entries whose places in the index are prefetched, in the order in which they count.
 type Soon = SmallVec<[PlacedEntry; SEEN_TOGETHER]>;
 
-/// The scan of a generation.
+/// The scan of a range.
 struct Scan {
     image: u32,
     /// Its newest position.

@@ -142,10 +142,10 @@ impl Pool {
         Ok(plan)
     }
 
-    /// The segments whose entries opening a point reads: the window of each generation.
+    /// The segments whose entries opening a point reads: the window of each range.
     fn windows_of(&self, catalog: &Catalog, source: &CatalogVolume, lsn: Lsn) -> BTreeSet<SegmentSeq> {
-        let generations = catalog.generations(source.image, lsn, |at| self.window_before(at));
-        let windows = generations.iter().map(|one| self.segments_between(one.above, one.up_to));
+        let ranges = catalog.image_ranges(source.image, lsn, |at| self.window_before(at));
+        let windows = ranges.iter().map(|one| self.segments_between(one.above, one.up_to));
         windows.flatten().map(SegmentSeq).collect()
     }
 

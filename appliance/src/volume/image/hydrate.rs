@@ -12,7 +12,7 @@
 //! determine the state there. Before that position the parent is still used.
 //!
 //! **How.** It reads the segments from which the inherited index was built, newest first in each
-//! generation, and matches their entries with the index. So an object of the archive is read once,
+//! range, and matches their entries with the index. So an object of the archive is read once,
 //! in order, and every block is checked against all 32 bits of its checksum. As in the cleaner, a
 //! copy is appended only if the index still points to its source at that moment; it does not end a
 //! command, so history does not see it.
@@ -170,15 +170,14 @@ impl Pool {
         let (image, above) = (volume.image().0, volume.resident_above());
         let (geometry, catalog) = (self.log.borrow().geometry(), Catalog::clone(&state.catalog));
         drop(state);
-        let generations = catalog.generations(image, Lsn::MAX, |at| self.window_before(at));
+        let ranges = catalog.image_ranges(image, Lsn::MAX, |at| self.window_before(at));
         // What is above that is resident already.
-        let ancestors = generations.into_iter().skip(1).filter(|generation| generation.above < above);
-        let segments = ancestors.map(|generation| {
-            let end = generation.up_to.min(above);
-            let oldest =
-                geometry.sequence_of(generation.above.max(self.window_before(generation.up_to)).plus(1));
+        let ancestors = ranges.into_iter().skip(1).filter(|range| range.above < above);
+        let segments = ancestors.map(|range| {
+            let end = range.up_to.min(above);
+            let oldest = geometry.sequence_of(range.above.max(self.window_before(range.up_to)).plus(1));
             let sequences = (oldest.0..=geometry.sequence_of(end).0).rev().map(SegmentSeq);
-            (ImageId(generation.image), sequences.collect())
+            (ImageId(range.image), sequences.collect())
         });
         segments.collect()
     }

@@ -1,7 +1,7 @@
 //! What the retention rules need to know of a pool, apart from its archive.
 
 use crate::archive::retention::{
-    ArchiveView, ArchivedSegment, Generation, NamedPoints, SegmentRange, SessionPoints, SnapshotPoint,
+    ArchiveView, ArchivedSegment, ImageBirth, NamedPoints, SegmentRange, SessionPoints, SnapshotPoint,
     SynchPoint,
 };
 use crate::log::reader::LsnRange;
@@ -30,7 +30,7 @@ pub struct Lineage {
     pub sessions: Vec<SessionPoints>,
     /// The images with a parent: those that exist now, and deleted ones while points at which they
     /// existed may be kept.
-    pub generations: Vec<Generation>,
+    pub births: Vec<ImageBirth>,
     /// The position of the pool's newest change: this data is valid while that is still the newest
     /// change.
     pub change_lsn: Lsn,
@@ -62,7 +62,7 @@ impl Lineage {
             segments,
             named: self,
             sessions: &self.sessions,
-            generations: &self.generations,
+            births: &self.births,
             gaps: &self.gaps,
             on_primary: &self.on_primary,
             never_before: self.oldest_on_primary,
@@ -98,8 +98,8 @@ impl Pool {
             name: session.name.clone(),
         });
         let segment_blocks = log.geometry().segment_blocks;
-        let generations = catalog.images.iter().filter_map(|image| {
-            image.parent.map(|parent| Generation {
+        let births = catalog.images.iter().filter_map(|image| {
+            image.parent.map(|parent| ImageBirth {
                 image: ImageId(image.id),
                 parent_image: ImageId(parent.image),
                 parent_lsn: Lsn(parent.lsn),
@@ -110,7 +110,7 @@ impl Pool {
             })
         });
         let gone = catalog.gone_images.iter().filter(|gone| catalog.image(gone.id).is_none());
-        let gone = gone.map(|image| Generation {
+        let gone = gone.map(|image| ImageBirth {
             image: ImageId(image.id),
             parent_image: ImageId(image.parent.image),
             parent_lsn: Lsn(image.parent.lsn),
@@ -134,7 +134,7 @@ impl Pool {
             synchs: state.synchs.share(),
             snapshots: catalog.snapshots.clone(),
             sessions: sessions.collect(),
-            generations: generations.chain(gone).collect(),
+            births: births.chain(gone).collect(),
             change_lsn: state.catalog.change_lsn(),
             gaps: catalog.gaps.iter().chain(&catalog.lost).copied().collect(),
             working_sets: std::iter::once((SegmentSeq(0), first))

@@ -302,8 +302,8 @@ impl Pool {
     /// Takes the images from which the state of `image` at a point descends into the present
     /// catalog: those of a deleted volume are not in it.
     pub(in crate::volume) fn learn_ancestors(&self, now: &mut Catalog, then: &Catalog, image: u32, lsn: Lsn) {
-        for generation in then.generations(image, lsn, |at| self.window_before(at)) {
-            if let Some(known) = then.image(generation.image) {
+        for range in then.image_ranges(image, lsn, |at| self.window_before(at)) {
+            if let Some(known) = then.image(range.image) {
                 now.learn_image(known);
             }
         }

@@ -3,13 +3,13 @@
 //! needs nothing else for them, and counts their resident blocks before any slot is reassigned.
 //!
 //! Entries come from newest to oldest. So an image's own entries come first, and then those of each
-//! ancestor, because the stretches of its generations follow each other.
+//! ancestor, because the stretches of its ranges follow each other.
 
 use std::collections::{HashMap, HashSet};
 
 use crate::log::Lsn;
 use crate::log::reader::PlacedEntry;
-use crate::volume::catalog::{Catalog, Generation};
+use crate::volume::catalog::{Catalog, ImageRange};
 use crate::volume::history::past::see;
 use crate::volume::image::index::IndexBuilder;
 
@@ -17,7 +17,7 @@ use crate::volume::image::index::IndexBuilder;
 struct Heir {
     image: u32,
     /// Youngest first.
-    ancestors: Vec<Generation>,
+    ancestors: Vec<ImageRange>,
     /// How many of them have begun.
     begun: usize,
 }
@@ -41,10 +41,9 @@ impl Heirs {
         for volume in catalog.volumes.iter() {
             let Some(part) = catalog.image(volume.image).and_then(|image| image.resident) else { continue };
             let above = Lsn(part.above).max(window(newest));
-            let ancestors = catalog.generations(volume.image, newest, &window).into_iter().skip(1);
-            let resident = ancestors.filter(|generation| generation.up_to > above);
-            let resident =
-                resident.map(|generation| Generation { above: generation.above.max(above), ..generation });
+            let ancestors = catalog.image_ranges(volume.image, newest, &window).into_iter().skip(1);
+            let resident = ancestors.filter(|range| range.up_to > above);
+            let resident = resident.map(|range| ImageRange { above: range.above.max(above), ..range });
             heirs.push(Heir { image: volume.image, ancestors: resident.collect(), begun: 0 });
         }
         let unwritten = catalog.images.iter().filter(|image| image.independent_from().is_none());
@@ -65,7 +64,7 @@ impl Heirs {
         }
         for heir in &mut self.list {
             let counts =
-                |one: &Generation| one.image == image && placed.lsn > one.above && placed.lsn <= one.up_to;
+                |one: &ImageRange| one.image == image && placed.lsn > one.above && placed.lsn <= one.up_to;
             let Some(place) = heir.ancestors.iter().position(counts) else { continue };
             let Some(builder) = builders.get_mut(&heir.image) else { continue };
             for _ in heir.begun..=place {

@@ -425,18 +425,18 @@ impl Pool {
         if let Some(part) = catalog.image(image.0).and_then(|image| image.resident) {
             builder.begin_ancestors_again(Lsn(part.above));
         }
-        let generations = catalog.generations(image.0, Lsn::MAX, |at| self.window_before(at));
+        let ranges = catalog.image_ranges(image.0, Lsn::MAX, |at| self.window_before(at));
         if let Some(loading) = &mut report.loading {
             let geometry = self.log.borrow().geometry();
-            let segments = generations.iter().skip(1).map(|generation| {
-                let from = generation.above.max(self.window_before(generation.up_to)).plus(1);
-                (geometry.sequence_of(generation.up_to).0 + 1).saturating_sub(geometry.sequence_of(from).0)
+            let segments = ranges.iter().skip(1).map(|range| {
+                let from = range.above.max(self.window_before(range.up_to)).plus(1);
+                (geometry.sequence_of(range.up_to).0 + 1).saturating_sub(geometry.sequence_of(from).0)
             });
             loading.of = segments.sum();
         }
-        for depth in 1..generations.len() {
+        for depth in 1..ranges.len() {
             builder.begin_parent();
-            self.scan_image(&generations[depth..], builder, report, nowhere).await?;
+            self.scan_image(&ranges[depth..], builder, report, nowhere).await?;
             if report.anchor_lsn.is_some() {
                 break;
             }

@@ -109,7 +109,7 @@ enum AheadState {
 }
 
 /// The state of a block that a host asks for.
-pub(super) enum Found {
+pub(super) enum AheadBlock {
     /// Its data.
     There(DmaBuf),
     /// It is in flight, in the extent with this number.
@@ -177,7 +177,7 @@ impl ReadAhead {
     }
 
     /// Finds a block that is now at `mapping` in a stream.
-    pub(super) fn find(&self, stream: usize, block: u64, mapping: Mapping) -> Option<Found> {
+    pub(super) fn find(&self, stream: usize, block: u64, mapping: Mapping) -> Option<AheadBlock> {
         let stream = &self.streams[stream];
         let index = stream.extents.partition_point(|extent| extent.end() <= block);
         let extent = stream.extents.get(index).filter(|extent| extent.block <= block)?;
@@ -186,8 +186,8 @@ impl ReadAhead {
             return None;
         }
         match &extent.state {
-            AheadState::There(data) => Some(Found::There(data.slice(at * BLOCK_BYTES, BLOCK_BYTES))),
-            AheadState::Coming => Some(Found::Coming(stream.first_number.wrapping_add(index as u32))),
+            AheadState::There(data) => Some(AheadBlock::There(data.slice(at * BLOCK_BYTES, BLOCK_BYTES))),
+            AheadState::Coming => Some(AheadBlock::Coming(stream.first_number.wrapping_add(index as u32))),
             AheadState::Failed => None,
         }
     }

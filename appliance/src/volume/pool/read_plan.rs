@@ -7,7 +7,7 @@
 
 use smallvec::SmallVec;
 
-use super::read_ahead::Found;
+use super::read_ahead::AheadBlock;
 use super::reads::ReadPiece;
 use crate::dma::{BLOCK_BYTES, DmaBuf, DmaBufMut, DmaPool};
 use crate::log::Lsn;
@@ -121,11 +121,11 @@ impl ReadPlan {
 impl ReadPlan {
     /// Adds a block that read-ahead has, or has requested.
     #[inline]
-    pub(super) fn push_ahead(&mut self, found: Found, mapping: Mapping) {
+    pub(super) fn push_ahead(&mut self, found: AheadBlock, mapping: Mapping) {
         self.ahead_blocks += 1;
         match found {
-            Found::There(data) => self.push_ready(data),
-            Found::Coming(number) => self.push_coming(mapping, number),
+            AheadBlock::There(data) => self.push_ready(data),
+            AheadBlock::Coming(number) => self.push_coming(mapping, number),
         }
     }
 

@@ -103,7 +103,7 @@ pub(in crate::volume) struct CleanerSide<'a> {
     pub(in crate::volume) zeroes: &'a DmaBuf,
 }
 
-enum Work {
+enum CleanerStep {
     Idle,
     Loading(Pin<Box<dyn Future<Output = Result<SegmentEntries, ReadError>>>>),
     Searching(Search),
@@ -129,7 +129,7 @@ struct Pace {
 
 /// The state of copy-forward. See the module's documentation.
 pub(in crate::volume) struct Cleaner {
-    work: Work,
+    work: CleanerStep,
     victim: Option<SegmentSeq>,
     entries: SegmentEntries,
     /// Ranges of the victim that hide what clones inherited; these are copied forward first.
@@ -164,7 +164,7 @@ pub(in crate::volume) struct Cleaner {
 impl Default for Cleaner {
     fn default() -> Self {
         Cleaner {
-            work: Work::Idle,
+            work: CleanerStep::Idle,
             victim: None,
             entries: SegmentEntries::default(),
             masks: Vec::new(),
@@ -221,14 +221,14 @@ impl Cleaner {
         let mut work = self.note_commands(side, &shared.borrow());
         loop {
             match &mut self.work {
-                Work::Idle => {
+                CleanerStep::Idle => {
                     let (done, more) = self.begin_work(side, shared);
                     work += done;
                     if !more {
                         return work;
                     }
                 }
-                Work::Loading(future) => match future.as_mut().poll(&mut context) {
+                CleanerStep::Loading(future) => match future.as_mut().poll(&mut context) {
                     Poll::Pending => return work,
                     Poll::Ready(loaded) => {
                         let is_loaded = self.loaded(loaded, side, &mut shared.borrow_mut());
@@ -238,22 +238,22 @@ impl Cleaner {
                         }
                     }
                 },
-                Work::Searching(search) => {
+                CleanerStep::Searching(search) => {
                     work += 1;
                     if !search.go_on(side.volumes) {
                         return work;
                     }
                     let found = search.take();
-                    (self.found, self.work) = (found, Work::Idle);
+                    (self.found, self.work) = (found, CleanerStep::Idle);
                 }
-                Work::Reading(future) => match future.as_mut().poll(&mut context) {
+                CleanerStep::Reading(future) => match future.as_mut().poll(&mut context) {
                     Poll::Pending => return work,
                     Poll::Ready(batch) => {
-                        self.work = Work::Fetching(Fetching::new(batch));
+                        self.work = CleanerStep::Fetching(Fetching::new(batch));
                         work += 1;
                     }
                 },
-                Work::Fetching(fetching) => {
+                CleanerStep::Fetching(fetching) => {
                     if !fetching.go_on(side.archive.as_deref_mut(), &shared.borrow()) {
                         // Even for a store that does not answer, the wait is bounded.
                         return work + 1;
@@ -262,23 +262,23 @@ impl Cleaner {
                     // This separates the data of hosts that wrote in turns, so that it can be read
                     // in order in fewer pieces.
                     batch.sort_unstable_by_key(|(source, _)| (source.image, source.block));
-                    self.work = Work::Appending(batch.into_iter());
+                    self.work = CleanerStep::Appending(batch.into_iter());
                 }
-                Work::Resting(until_ns) => {
+                CleanerStep::Resting(until_ns) => {
                     let log = shared.borrow();
                     if log.environment().clock.monotonic_ns() < *until_ns {
                         // Do not sleep while a host waits.
                         return work + usize::from(log.why_busy().waits_for_copies());
                     }
-                    self.work = Work::Idle;
+                    self.work = CleanerStep::Idle;
                 }
-                Work::Appending(_) => {
+                CleanerStep::Appending(_) => {
                     let (done, more) = self.append(side, &mut shared.borrow_mut());
                     work += done;
                     if more {
                         return work;
                     }
-                    self.work = Work::Idle;
+                    self.work = CleanerStep::Idle;
                 }
             }
         }
@@ -306,7 +306,7 @@ impl Cleaner {
             let batch = self.next_batch(side, &log);
             drop(log);
             if !batch.is_empty() {
-                self.work = Work::Reading(Box::pin(read(SharedLog::clone(shared), batch)));
+                self.work = CleanerStep::Reading(Box::pin(read(SharedLog::clone(shared), batch)));
             }
             return (0, true);
         }
@@ -338,12 +338,12 @@ impl Cleaner {
                 let problem = "blocks of it count as live that no volume holds, and it cannot leave; please report this, and restart when the pool runs full";
                 log.note_problem(victim, problem.to_owned());
             }
-            self.work = Work::Resting(log.environment().clock.monotonic_ns() + REST_NS);
+            self.work = CleanerStep::Resting(log.environment().clock.monotonic_ns() + REST_NS);
             return;
         }
         self.has_rested = false;
         let log = SharedLog::clone(shared);
-        self.work = Work::Loading(Box::pin(async move { load_segment(&log, victim).await }));
+        self.work = CleanerStep::Loading(Box::pin(async move { load_segment(&log, victim).await }));
     }
 
     /// Handles the victim's entries, or those that are readable; `false`: it must be tried again.
@@ -354,7 +354,7 @@ impl Cleaner {
         log: &mut Log,
     ) -> bool {
         let victim = self.victim.unwrap_or_default();
-        self.work = Work::Idle;
+        self.work = CleanerStep::Idle;
         self.entries = match loaded {
             Ok(entries) => entries,
             // Records that complete free memory.
@@ -385,7 +385,7 @@ impl Cleaner {
             self.entries.holes(first.plus(1), end)
         };
         if !unknown.is_empty() {
-            self.work = Work::Searching(Search::new(unknown));
+            self.work = CleanerStep::Searching(Search::new(unknown));
         }
         true
     }
@@ -411,7 +411,7 @@ impl Cleaner {
         let mut done = 0;
         loop {
             let next = self.retry.take().or_else(|| match &mut self.work {
-                Work::Appending(batch) => batch.next(),
+                CleanerStep::Appending(batch) => batch.next(),
                 _ => None,
             });
             let Some((source, data)) = next else { return (done, false) };

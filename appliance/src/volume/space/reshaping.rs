@@ -39,7 +39,7 @@ pub(in crate::volume) enum Change {
 }
 
 #[derive(Default)]
-enum Work {
+enum ReshapingStep {
     #[default]
     Idle,
     /// Both superblocks are being written.
@@ -54,7 +54,7 @@ enum Work {
 /// A change of the pool's geometry in progress. See the module's documentation.
 #[derive(Default)]
 pub(in crate::volume) struct Reshaping {
-    work: Work,
+    work: ReshapingStep,
     /// Why the last change failed.
     failure: Option<VolumeError>,
     /// A target that cannot be recorded; it is tried again after the next start.
@@ -64,7 +64,7 @@ pub(in crate::volume) struct Reshaping {
 impl Reshaping {
     /// Whether no change is in progress.
     pub(in crate::volume) fn is_idle(&self) -> bool {
-        matches!(self.work, Work::Idle)
+        matches!(self.work, ReshapingStep::Idle)
     }
 
     /// Starts a change. None may be in progress.
@@ -77,7 +77,7 @@ impl Reshaping {
             Change::Shorter => {}
         }
         self.failure = None;
-        self.work = Work::Writing(change, write(log, geometry));
+        self.work = ReshapingStep::Writing(change, write(log, geometry));
     }
 
     /// Takes the reason why the last change failed.
@@ -99,12 +99,12 @@ impl Reshaping {
         shared: &SharedLog,
     ) -> usize {
         match &mut self.work {
-            Work::Idle => self.shorten(catalog, problems, is_in_the_middle, shared),
-            Work::Settling(lsn, superblocks_follow) => {
+            ReshapingStep::Idle => self.shorten(catalog, problems, is_in_the_middle, shared),
+            ReshapingStep::Settling(lsn, superblocks_follow) => {
                 let (lsn, superblocks_follow) = (*lsn, *superblocks_follow);
                 self.settle(lsn, superblocks_follow, shared)
             }
-            Work::Writing(change, future) => {
+            ReshapingStep::Writing(change, future) => {
                 let change = *change;
                 let Poll::Ready(result) = future.as_mut().poll(&mut Context::from_waker(Waker::noop()))
                 else {
@@ -113,17 +113,17 @@ impl Reshaping {
                 self.written(change, result, problems, shared);
                 1
             }
-            Work::Recording(segments) => {
+            ReshapingStep::Recording(segments) => {
                 let segments = *segments;
                 if is_in_the_middle {
                     return 0;
                 }
                 match record(catalog, &mut shared.borrow_mut(), segments) {
-                    Ok(lsn) => self.work = Work::Settling(lsn, false),
+                    Ok(lsn) => self.work = ReshapingStep::Settling(lsn, false),
                     Err(AppendError::Busy) => return 0,
                     Err(error) => {
                         self.failure = Some(error.into());
-                        self.work = Work::Idle;
+                        self.work = ReshapingStep::Idle;
                     }
                 }
                 1
@@ -158,7 +158,7 @@ impl Reshaping {
             return 0;
         }
         match record(catalog, &mut log, target) {
-            Ok(lsn) => self.work = Work::Settling(lsn, true),
+            Ok(lsn) => self.work = ReshapingStep::Settling(lsn, true),
             Err(AppendError::Busy) => return 0,
             Err(error) => {
                 self.stuck = Some(target);
@@ -176,12 +176,12 @@ impl Reshaping {
         };
         if let Some(reason) = poisoned {
             self.failure = Some(VolumeError::Failed { reason });
-            self.work = Work::Idle;
+            self.work = ReshapingStep::Idle;
         } else if is_stable && superblocks_follow {
-            self.work = Work::Idle;
+            self.work = ReshapingStep::Idle;
             self.begin(Change::Shorter, shared);
         } else if is_stable {
-            self.work = Work::Idle;
+            self.work = ReshapingStep::Idle;
         }
         usize::from(is_stable)
     }
@@ -194,9 +194,9 @@ impl Reshaping {
         problems: &mut Problems,
         shared: &SharedLog,
     ) {
-        self.work = Work::Idle;
+        self.work = ReshapingStep::Idle;
         match (result, change) {
-            (Ok(()), Change::Longer(segments)) => self.work = Work::Recording(segments),
+            (Ok(()), Change::Longer(segments)) => self.work = ReshapingStep::Recording(segments),
             (Ok(()), Change::Slots(slots)) => shared.borrow_mut().grow_slots(slots),
             (Ok(()), Change::Shorter) => {}
             // The change is in force. Superblocks with a longer length only let the next start read

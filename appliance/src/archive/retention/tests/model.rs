@@ -65,10 +65,10 @@ fn kept_points(rules: &[KeepRule], now_ns: u64, world: &World) -> BTreeSet<u64> 
 }
 
 /// Calls `visit` with each image and parent point in an image's line of parents.
-fn ancestors(world: &World, generation: &Generation, visit: &mut dyn FnMut(ImageId, Lsn)) {
-    visit(generation.image, generation.parent_lsn);
-    let parent = world.generations.iter().find(|g| g.image == generation.parent_image);
-    if let Some(parent) = parent.filter(|g| g.gone_lsn.is_none_or(|gone| gone > generation.parent_lsn)) {
+fn ancestors(world: &World, birth: &ImageBirth, visit: &mut dyn FnMut(ImageId, Lsn)) {
+    visit(birth.image, birth.parent_lsn);
+    let parent = world.births.iter().find(|g| g.image == birth.parent_image);
+    if let Some(parent) = parent.filter(|g| g.gone_lsn.is_none_or(|gone| gone > birth.parent_lsn)) {
         ancestors(world, parent, visit);
     }
 }
@@ -77,13 +77,12 @@ fn ancestors(world: &World, generation: &Generation, visit: &mut dyn FnMut(Image
 fn kept_segments(rules: &[KeepRule], now_ns: u64, world: &World) -> BTreeSet<u64> {
     let points = kept_points(rules, now_ns, world);
     let mut ends = points.clone();
-    for generation in &world.generations {
-        let lives =
-            |lsn: u64| lsn >= generation.born_lsn.0 && generation.gone_lsn.is_none_or(|gone| lsn < gone.0);
+    for birth in &world.births {
+        let lives = |lsn: u64| lsn >= birth.born_lsn.0 && birth.gone_lsn.is_none_or(|gone| lsn < gone.0);
         let lives_in =
             |&sequence: &u64| (sequence * SEGMENT_BLOCKS..(sequence + 1) * SEGMENT_BLOCKS).any(lives);
-        if generation.gone_lsn.is_none() || points.iter().any(lives_in) {
-            ancestors(world, generation, &mut |_, lsn| {
+        if birth.gone_lsn.is_none() || points.iter().any(lives_in) {
+            ancestors(world, birth, &mut |_, lsn| {
                 ends.insert(lsn.0 / SEGMENT_BLOCKS);
             });
         }
@@ -103,9 +102,9 @@ fn expirable(plan: &Plan) -> BTreeSet<u64> {
 /// The segments that a point needs, each with the point if it lies within it.
 fn needed(world: &World, lsn: u64) -> BTreeSet<(u64, Option<u64>)> {
     let mut points = vec![lsn];
-    for generation in &world.generations {
-        if generation.born_lsn.0 <= lsn && generation.gone_lsn.is_none_or(|gone| gone.0 > lsn) {
-            ancestors(world, generation, &mut |_, lsn| points.push(lsn.0));
+    for birth in &world.births {
+        if birth.born_lsn.0 <= lsn && birth.gone_lsn.is_none_or(|gone| gone.0 > lsn) {
+            ancestors(world, birth, &mut |_, lsn| points.push(lsn.0));
         }
     }
     let mut needed = BTreeSet::new();
@@ -233,7 +232,7 @@ fn minutes() -> World {
         synchs: Vec::new(),
         snapshots: Vec::new(),
         sessions: Vec::new(),
-        generations: Vec::new(),
+        births: Vec::new(),
         gaps: Vec::new(),
         never_before: SegmentSeq(8),
         released: Vec::new(),
@@ -254,7 +253,7 @@ fn windows_reach_back_from_what_is_kept() {
     assert_eq!(shown(&world, "every-write 3m", 600), [(0, 4, Expirable), (5, 9, Kept(Cause::Rule(0)))]);
     // A snapshot in segment 3, and a clone made from segment 1 that existed there.
     world.snapshots = vec![SnapshotPoint { lsn: Lsn(35), name: "s" }];
-    world.generations = vec![Generation {
+    world.births = vec![ImageBirth {
         image: ImageId(2),
         parent_image: ImageId(1),
         parent_lsn: Lsn(10),

@@ -20,7 +20,7 @@ pub(super) struct World {
     pub(super) synchs: Vec<SynchPoint<'static>>,
     pub(super) snapshots: Vec<SnapshotPoint<'static>>,
     pub(super) sessions: Vec<SessionPoints>,
-    pub(super) generations: Vec<Generation>,
+    pub(super) births: Vec<ImageBirth>,
     pub(super) gaps: Vec<LsnRange>,
     pub(super) never_before: SegmentSeq,
     /// Segments after the oldest on the primary device that have left it.
@@ -37,7 +37,7 @@ impl World {
             segments: &self.segments,
             named: self,
             sessions: &self.sessions,
-            generations: &self.generations,
+            births: &self.births,
             gaps: &self.gaps,
             never_before: self.never_before,
             working_set: &|sequence| self.working_set(sequence),
@@ -109,18 +109,18 @@ pub(super) fn any_world() -> impl Strategy<Value = World> {
             proptest::collection::vec((0..head, 0..END_S, proptest::sample::select(vec!["a", "b"])), 0..5);
         let snapshots = proptest::collection::vec(0..head, 0..2);
         let sessions = proptest::collection::vec((0..head, 0..head), 0..2);
-        let generation = (1..head, 0..=100_u64, proptest::option::weighted(0.6, 0..head), 0..100_usize);
-        let generations = proptest::collection::vec(generation, 0..5);
+        let birth = (1..head, 0..=100_u64, proptest::option::weighted(0.6, 0..head), 0..100_usize);
+        let births = proptest::collection::vec(birth, 0..5);
         let gaps = proptest::collection::vec((0..head, 1..8_u64), 0..2);
         let never_before = 0..=seeds.len() as u64 + 1;
         let released = proptest::collection::vec(1..6_u64, 0..3);
         let working_sets = proptest::collection::vec(0..5_u64, 1..18);
         let primary = (never_before, released, working_sets);
         let pinned = (snapshots, sessions);
-        (Just(segments(seeds)), synchs, pinned, generations, gaps, primary).prop_map(
-            |(segments, synchs, pinned, mut generations, gaps, (never_before, released, working_sets))| {
+        (Just(segments(seeds)), synchs, pinned, births, gaps, primary).prop_map(
+            |(segments, synchs, pinned, mut births, gaps, (never_before, released, working_sets))| {
                 let (snapshots, sessions) = pinned;
-                generations.sort_by_key(|&(born, ..)| born);
+                births.sort_by_key(|&(born, ..)| born);
                 World {
                     segments,
                     synchs: synchs
@@ -145,10 +145,10 @@ pub(super) fn any_world() -> impl Strategy<Value = World> {
                             name: "t".to_owned(),
                         })
                         .collect(),
-                    generations: generations
+                    births: births
                         .into_iter()
                         .enumerate()
-                        .map(|(index, (born, percent, gone, parent))| Generation {
+                        .map(|(index, (born, percent, gone, parent))| ImageBirth {
                             // Image 1 has no parent; each of the others is made from one of the
                             // images before it.
                             image: ImageId(index as u32 + 2),

@@ -7,12 +7,12 @@ use super::super::Name;
 use super::cartridges::{Access, Cartridge, Cartridges};
 use super::entry::{Entry, Part};
 use super::format::{Header, Trailer};
-use super::ledger::{Known, KnownCartridge, KnownObject, KnownPart};
+use super::ledger::{KnownCartridge, KnownObject, KnownPart, LedgerContent};
 use super::problem::TapeProblem;
 
 /// The result of a scan.
 #[derive(Debug, Default)]
-pub(super) struct Found {
+pub(super) struct TapeContent {
     pub cartridges: Cartridges,
     /// The cartridge that was written last.
     pub current: Option<usize>,
@@ -35,7 +35,7 @@ pub(super) struct File {
 pub(super) type Files = Vec<File>;
 
 /// Joins the parts of objects, in the order in which they were written.
-pub(super) fn assemble(found: &mut Found, mut files: Files) {
+pub(super) fn assemble(found: &mut TapeContent, mut files: Files) {
     files.sort_by_key(|file| file.header.file);
     found.next_file = files.last().map_or(0, |file| file.header.file.saturating_add(1));
     let mut pending: Vec<&File> = Vec::new();
@@ -87,7 +87,7 @@ fn part_of(file: &File) -> Part {
 
 /// Adds what the ledger has and the cartridges do not show: cartridges that are away, and objects
 /// that are on them or were lost at a damaged place.
-pub(super) fn merge(found: &mut Found, known: Option<&Known>) {
+pub(super) fn merge(found: &mut TapeContent, known: Option<&LedgerContent>) {
     let Some(known) = known else {
         let highest = found.cartridges.iter().filter_map(|cartridge| cartridge.number).max();
         for number in 0..highest.unwrap_or(0) {
@@ -154,11 +154,11 @@ pub(super) fn merge(found: &mut Found, known: Option<&Known>) {
     }
 }
 
-fn index_of(found: &Found, number: u64) -> Option<usize> {
+fn index_of(found: &TapeContent, number: u64) -> Option<usize> {
     found.cartridges.iter().position(|cartridge| cartridge.number == Some(number))
 }
 
-fn entry_of(found: &Found, object: &KnownObject) -> Option<Entry> {
+fn entry_of(found: &TapeContent, object: &KnownObject) -> Option<Entry> {
     let parts = object.parts.iter().map(|part| {
         let cartridge = index_of(found, part.cartridge)?;
         Some(Part { cartridge, object: part.object, file: part.file, bytes: part.bytes, crc: part.crc })
@@ -178,8 +178,8 @@ pub(super) fn known_of(cartridges: &Cartridges, entry: &Entry) -> Option<KnownOb
 }
 
 /// Everything that was found, for a ledger that is rewritten.
-pub(super) fn known(found: &Found) -> Known {
-    let mut known = Known { next_file: found.next_file, ..Known::default() };
+pub(super) fn known(found: &TapeContent) -> LedgerContent {
+    let mut known = LedgerContent { next_file: found.next_file, ..LedgerContent::default() };
     for cartridge in found.cartridges.iter() {
         if let Some(number) = cartridge.number {
             let barcode = cartridge.barcode.clone();

@@ -83,7 +83,7 @@ pub(super) struct KnownCartridge {
 
 /// The content of all lines.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Known {
+pub(super) struct LedgerContent {
     pub cartridges: BTreeMap<u64, KnownCartridge>,
     /// The newest line for each name: its file number, with the object, or with `Err` and the
     /// cartridge of the tombstone.
@@ -92,7 +92,7 @@ pub(super) struct Known {
     pub next_file: u64,
 }
 
-impl Known {
+impl LedgerContent {
     pub(super) fn take(&mut self, line: Line) {
         match line {
             Line::Ledger { .. } => {}
@@ -172,7 +172,7 @@ fn path_of(directory: &Path, store: Uuid) -> PathBuf {
 }
 
 /// Reads a ledger; `None` when this store has none.
-pub(super) fn read(directory: &Path, store: Uuid) -> io::Result<Option<Known>> {
+pub(super) fn read(directory: &Path, store: Uuid) -> io::Result<Option<LedgerContent>> {
     let text = match fs::read(path_of(directory, store)) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -182,14 +182,14 @@ pub(super) fn read(directory: &Path, store: Uuid) -> io::Result<Option<Known>> {
     if lines.next() != Some(Line::Ledger { version: VERSION, store }) {
         return Ok(None);
     }
-    let mut known = Known::default();
+    let mut known = LedgerContent::default();
     lines.for_each(|line| known.take(line));
     Ok(Some(known))
 }
 
 impl Ledger {
     /// Writes a new ledger.
-    pub(super) fn create(directory: &Path, store: Uuid, known: &Known) -> io::Result<Self> {
+    pub(super) fn create(directory: &Path, store: Uuid, known: &LedgerContent) -> io::Result<Self> {
         private::create_dir_all(directory)?;
         let path = path_of(directory, store);
         let mut text = encode(&Line::Ledger { version: VERSION, store })?;
@@ -246,7 +246,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let store = Uuid::from_u128(5);
         assert_eq!(read(folder.path(), store).unwrap(), None);
-        let mut ledger = Ledger::create(folder.path(), store, &Known::default()).unwrap();
+        let mut ledger = Ledger::create(folder.path(), store, &LedgerContent::default()).unwrap();
         let part = |file| KnownPart { cartridge: 3, object: 2, file, bytes: 10, crc: 7 };
         let object = |name: &str, file| Line::Object {
             name: name.into(),

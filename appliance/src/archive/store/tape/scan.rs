@@ -3,11 +3,11 @@
 use uuid::Uuid;
 
 use super::cartridges::{Access, Cartridge};
-use super::contents::{Files, Found, assemble, merge};
+use super::contents::{Files, TapeContent, assemble, merge};
 use super::drive::{Drive, DriveError, Library};
 use super::files::Scanner;
 use super::format::Mark;
-use super::ledger::Known;
+use super::ledger::LedgerContent;
 use super::mark::{Content, FIRST_FILE, read_mark};
 use super::problem::TapeProblem;
 
@@ -52,9 +52,9 @@ fn owner_behind(drive: &mut dyn Drive) -> Result<Option<Uuid>, DriveError> {
 pub(super) fn scan(
     library: &mut dyn Library,
     store: Uuid,
-    known: Option<&Known>,
-) -> Result<Found, DriveError> {
-    let mut found = Found::default();
+    known: Option<&LedgerContent>,
+) -> Result<TapeContent, DriveError> {
+    let mut found = TapeContent::default();
     let mut files = Files::new();
     for barcode in library.cartridges()? {
         scan_cartridge(library, barcode, store, known, &mut found, &mut files)?;
@@ -68,8 +68,8 @@ fn scan_cartridge(
     library: &mut dyn Library,
     barcode: String,
     store: Uuid,
-    known: Option<&Known>,
-    found: &mut Found,
+    known: Option<&LedgerContent>,
+    found: &mut TapeContent,
     files: &mut Files,
 ) -> Result<(), DriveError> {
     let is_named = library.names_cartridges();

@@ -116,7 +116,7 @@ fn is_mark_block(bytes: &[u8]) -> bool {
 }
 
 /// What is at an offset.
-enum Found {
+enum AtOffset {
     Gap,
     Record {
         end: u64,
@@ -155,17 +155,17 @@ impl Parser<'_> {
         while offset < self.len_bytes {
             let found = self.look(offset)?;
             match found {
-                Found::Gap => {
+                AtOffset::Gap => {
                     offset = after_word(offset);
                     continue;
                 }
-                Found::Record { end } if is_block(offset, end) || filemarks < FILEMARKS_MAX => {
+                AtOffset::Record { end } if is_block(offset, end) || filemarks < FILEMARKS_MAX => {
                     filemarks = if is_block(offset, end) { 0 } else { filemarks.saturating_add(1) };
                     self.push(begin, end);
                     offset = end;
                 }
-                Found::Record { .. } | Found::End | Found::Broken => {
-                    let ends = matches!(found, Found::End);
+                AtOffset::Record { .. } | AtOffset::End | AtOffset::Broken => {
+                    let ends = matches!(found, AtOffset::End);
                     let Some(next) = self.resume(begin, offset, ends)? else {
                         // An end mark at the very end of the file is regular.
                         let is_plain = ends && after_word(offset) == self.len_bytes;
@@ -187,22 +187,22 @@ impl Parser<'_> {
         self.index.end_bytes = end;
     }
 
-    fn look(&self, offset: u64) -> io::Result<Found> {
+    fn look(&self, offset: u64) -> io::Result<AtOffset> {
         if after_word(offset) > self.len_bytes {
-            return Ok(Found::Broken);
+            return Ok(AtOffset::Broken);
         }
         let word = u32_at(self.file, offset)?;
         Ok(match word {
-            FILEMARK => Found::Record { end: after_word(offset) },
-            ERASE_GAP => Found::Gap,
-            END_OF_MEDIUM => Found::End,
+            FILEMARK => AtOffset::Record { end: after_word(offset) },
+            ERASE_GAP => AtOffset::Gap,
+            END_OF_MEDIUM => AtOffset::End,
             _ => match block_len(word) {
                 Some(len) => {
                     let end = offset.saturating_add(block_bytes(len));
                     let closes = end <= self.len_bytes && u32_at(self.file, before_word(end))? == word;
-                    if closes { Found::Record { end } } else { Found::Broken }
+                    if closes { AtOffset::Record { end } } else { AtOffset::Broken }
                 }
-                None => Found::Broken,
+                None => AtOffset::Broken,
             },
         })
     }
@@ -213,9 +213,9 @@ impl Parser<'_> {
             return Ok(true);
         }
         match self.look(offset)? {
-            Found::Record { end } if is_block(offset, end) => Ok(true),
-            Found::Record { end } => Ok(end == self.len_bytes
-                || matches!(self.look(end)?, Found::Record { end: next } if is_block(end, next))),
+            AtOffset::Record { end } if is_block(offset, end) => Ok(true),
+            AtOffset::Record { end } => Ok(end == self.len_bytes
+                || matches!(self.look(end)?, AtOffset::Record { end: next } if is_block(end, next))),
             _ => Ok(false),
         }
     }
@@ -251,7 +251,7 @@ impl Parser<'_> {
             }
             self.push(if start == offset { begin } else { start }, end);
         }
-        if matches!(self.look(mark)?, Found::Record { .. }) {
+        if matches!(self.look(mark)?, AtOffset::Record { .. }) {
             return Ok(Some(mark));
         }
         let end = mark.saturating_add(block_bytes(MARK_BYTES as u32));

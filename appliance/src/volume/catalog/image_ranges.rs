@@ -11,7 +11,7 @@ use crate::log::Lsn;
 
 /// The entries of one image that count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::volume) struct Generation {
+pub(in crate::volume) struct ImageRange {
     pub(in crate::volume) image: u32,
     /// Only entries after this LSN count.
     pub(in crate::volume) above: Lsn,
@@ -23,23 +23,23 @@ pub(in crate::volume) struct Generation {
 }
 
 impl Catalog {
-    /// The generations of an image at a point, youngest first. Their stretches do not overlap, and
+    /// The ranges of an image at a point, youngest first. Their stretches do not overlap, and
     /// each lies before those of the younger ones. `window` gives for a point the LSN before the
     /// W+1 segments that end there.
-    pub(in crate::volume) fn generations(
+    pub(in crate::volume) fn image_ranges(
         &self,
         image: u32,
         at: Lsn,
         window: impl Fn(Lsn) -> Lsn,
-    ) -> Vec<Generation> {
-        let mut generations = Vec::new();
+    ) -> Vec<ImageRange> {
+        let mut ranges = Vec::new();
         let mut next = Some((image, at, Lsn(0)));
         // A damaged catalog may have a circle.
-        while let Some((id, up_to, floor)) = next.filter(|_| generations.len() <= self.images.len()) {
+        while let Some((id, up_to, floor)) = next.filter(|_| ranges.len() <= self.images.len()) {
             let known = self.image(id);
             let born = Lsn(known.map_or(0, |image| image.born_lsn));
             let is_partial = floor.0 > 0;
-            generations.push(Generation { image: id, above: born.max(floor), up_to, is_partial });
+            ranges.push(ImageRange { image: id, above: born.max(floor), up_to, is_partial });
             next = known.and_then(|image| {
                 let parent = image.parent?;
                 let floor = if image.inherits_at(up_to) {
@@ -50,7 +50,7 @@ impl Catalog {
                 (floor.0 < parent.lsn).then_some((parent.image, Lsn(parent.lsn), floor))
             });
         }
-        generations
+        ranges
     }
 }
 
@@ -79,8 +79,8 @@ mod tests {
     }
 
     fn of(catalog: &Catalog, image: u32, at: u64, window: u64) -> Vec<(u32, u64, u64)> {
-        let generations = catalog.generations(image, Lsn(at), |_| Lsn(window));
-        generations.iter().map(|one| (one.image, one.above.0, one.up_to.0)).collect()
+        let ranges = catalog.image_ranges(image, Lsn(at), |_| Lsn(window));
+        ranges.iter().map(|one| (one.image, one.above.0, one.up_to.0)).collect()
     }
 
     #[test]

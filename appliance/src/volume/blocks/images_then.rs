@@ -15,7 +15,7 @@ use crate::volume::pool::Pool;
 
 /// An image of a volume, as it was at a position.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Generation {
+pub(super) struct ImageThen {
     pub(super) image: u32,
     /// It has no entries at or before this position.
     pub(super) born: Lsn,
@@ -40,19 +40,19 @@ pub(super) struct Before {
 
 /// Entries of one image that count for the contents of a volume at a point: those after `above`, up
 /// to `up_to`.
-pub(super) type Entries = crate::volume::catalog::Generation;
+pub(super) type Entries = crate::volume::catalog::ImageRange;
 
 impl Pool {
     /// The entries that count for an image at a point, youngest image first.
     pub(super) fn counting_entries(&self, catalog: &Catalog, image: u32, at: Lsn) -> Vec<Entries> {
-        catalog.generations(image, at, |at| self.window_before(at))
+        catalog.image_ranges(image, at, |at| self.window_before(at))
     }
 
     /// An image as it was at a position.
-    pub(super) async fn generation(&self, image: u32, at: Lsn) -> Result<Generation, VolumeError> {
+    pub(super) async fn image_then(&self, image: u32, at: Lsn) -> Result<ImageThen, VolumeError> {
         let catalog = self.catalog_at(at).await?;
         let known = catalog.image(image);
-        Ok(Generation {
+        Ok(ImageThen {
             image,
             born: Lsn(known.map_or(0, |known| known.born_lsn)),
             parent: known.and_then(|known| known.parent),
@@ -61,7 +61,7 @@ impl Pool {
     }
 
     /// What was before the birth of an image; `None`: its volume was made there.
-    pub(super) async fn generation_before(&self, young: Generation) -> Result<Option<Before>, VolumeError> {
+    pub(super) async fn image_before(&self, young: ImageThen) -> Result<Option<Before>, VolumeError> {
         if young.born.0 == 0 {
             return Ok(None);
         }
