@@ -685,6 +685,34 @@ fn a_reset_gives_the_size_of_a_point_after_which_only_the_size_changed() {
     }
 }
 
+/// The same wherever the log is when the clone is made: its parent's point is then the present, and
+/// need not be the end of a command. Copies may be the newest entries.
+#[test]
+fn a_reset_gives_the_first_size_whatever_was_appended_last() {
+    let mut bed = Bed::new(91, 12, Recycling::Archived);
+    bed.create("other");
+    let mut other = bed.states[0].1.clone();
+    for _ in 0..30 {
+        bed.write();
+    }
+    let (point, state) = bed.states[30].clone();
+    let size_bytes = (state.size_blocks + 33) * BLOCK_BYTES as u64;
+    wait(&bed.pool, Rc::clone(&bed.pool).resize_volume(VOLUME.to_owned(), size_bytes)).expect("room");
+    let mut inside = 0;
+    for _ in 0..400 {
+        other = bed.change(bed.id("other"), &other);
+        (0..bed.rng.below(4)).for_each(|_| turn(&bed.pool));
+        bed.clone(VOLUME, lsn_point(point), "c");
+        let parent = bed.pool.find_volume("c").and_then(|clone| clone.parent).expect("it inherits");
+        let resolved = wait(&bed.pool, Rc::clone(&bed.pool).resolve(lsn_point(parent.lsn)));
+        inside += u64::from(resolved.expect("it is kept").lsn != parent.lsn);
+        bed.reset("c");
+        bed.check("c", &state);
+        wait(&bed.pool, Rc::clone(&bed.pool).delete_volume("c".to_owned())).expect("it is deleted");
+    }
+    assert!(inside > 0, "no clone was made behind a copy");
+}
+
 impl Bed {
     /// The newest segment, and whether the log goes on in it.
     fn newest_segment(&self) -> (u64, bool) {

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use crate::log::{ImageId, Lsn, recovery};
 use crate::volume::catalog::{Catalog, CatalogImage, CatalogVolume};
 use crate::volume::error::VolumeError;
-use crate::volume::history::point::{NamedPoint, Point};
+use crate::volume::history::point::NamedPoint;
 use crate::volume::image::rebase::RebaseKind;
 use crate::volume::image::volume::Volume;
 use crate::volume::info::{CloneSpace, ImageParent, VolumeInfo};
@@ -46,21 +46,24 @@ impl Pool {
         let (id, uuid) = self.identity_of(&name)?;
         self.refuse_session_clone(uuid)?;
         let expiries = self.expiries();
+        // The clone may have been made from what was appended last.
+        self.close_up_to_now();
         let origin = self.origin_of(id, uuid, &name).await?;
-        let begun_blocks = origin.begun_blocks.filter(|_| point.is_none());
-        let point = point.unwrap_or_else(|| Point::Lsn(origin.lsn.0).into());
-        let at = Rc::clone(&self).resolve(point).await?;
-        let to = if at.lsn == origin.lsn.0 {
-            // What it was made from may have had another size and the same contents.
-            let mut to = self.state_of(origin.catalog, &origin.volume, origin.lsn).await?.0;
-            to.size_blocks = begun_blocks.unwrap_or(to.size_blocks);
-            to
-        } else {
-            self.past_state(origin.volume.uuid, &at).await?.0
+        let (to, what) = match point {
+            Some(point) => {
+                let at = Rc::clone(&self).resolve(point).await?;
+                (self.past_state(origin.volume.uuid, &at).await?.0, at.point)
+            }
+            None => {
+                // What it was made from may have had another size and the same contents.
+                let mut to = self.state_of(origin.catalog, &origin.volume, origin.lsn).await?.0;
+                to.size_blocks = origin.begun_blocks.unwrap_or(to.size_blocks);
+                (to, format!("the beginning of '{name}'"))
+            }
         };
         let moves = [(id, to)];
         let done = self.rebase(&moves, RebaseKind::Reset, |_, _| {
-            self.check_not_expired(expiries, format_args!("{} was being opened", at.point))
+            self.check_not_expired(expiries, format_args!("{what} was being opened"))
         });
         let done = done.await?;
         recovery::stable(&self.log, done.lsn.plus(1)).await?;
