@@ -246,7 +246,7 @@ fn points_whose_volumes_are_not_known_are_refused() {
                 let state = stopped.state_at(place, lsn).expect("it existed");
                 let size_bytes = pool.find_volume(&name).expect("it was made").size_bytes;
                 assert_eq!(size_bytes, state.size_blocks * BLOCK_BYTES as u64, "lsn:{lsn}");
-                assert_eq!(stopped.compare_volume(&pool, &name, &state), [], "lsn:{lsn}");
+                assert_eq!(stopped.compare_volume(&pool, &name, &state), Vec::<u64>::new(), "lsn:{lsn}");
                 exact += 1;
                 wait(&pool, Rc::clone(&pool).delete_volume(name)).expect("it is deleted");
             }

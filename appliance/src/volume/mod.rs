@@ -11,6 +11,7 @@ mod error;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
 mod history;
+mod hosts;
 mod image;
 mod info;
 mod manage;
@@ -47,6 +48,7 @@ pub use history::synch_table::{SynchDetails, SynchRef, SynchTable};
 pub use history::time_line::TimeLineRequest;
 pub use history::walk::WalkReport;
 pub use history::walk_check::WalkCheck;
+pub use hosts::HostGuard;
 pub use image::index;
 pub use image::lineage::Lineage;
 pub use image::volumes::VOLUMES_MAX;
