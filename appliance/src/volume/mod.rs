@@ -21,7 +21,9 @@ mod request;
 mod session;
 mod space;
 
-pub use archive::{AnchorPolicy, ArchivePolicy, ArchiveStatus, BackPressure, Forgotten, KnownObjects};
+pub use archive::{
+    AnchorPolicy, ArchivePolicy, ArchiveStatus, BackPressure, Forgotten, KnownAnchor, KnownObjects,
+};
 pub use blocks::diff::DiffRequest;
 pub use blocks::history::HistoryRequest;
 pub use blocks::info::{
