@@ -58,6 +58,12 @@ impl Dispatch for Fake {
             "snapshot_delete" => Ok(json!(true)),
             "archive_get_status" => Ok(self.archive_status()),
             "archive_seal" => Ok(json!({"lsn": 4, "done": false})),
+            "archive_verify" if params["from"] == 3 => {
+                let mut done = verification("done", &[]);
+                done["damaged_anchors"] = json!(1);
+                done["slower"] = json!(["anchor of image 1 at LSN 9: it is torn"]);
+                Ok(done)
+            }
             "archive_verify" => Ok(verification("running", &[])),
             "archive_verify_check" if params["id"] == 7 => Ok(verification("done", &["object x is torn"])),
             "archive_verify_check" => panic!("the id that was given"),
@@ -338,6 +344,13 @@ fn a_verification_is_watched_and_damage_is_an_exit_code() {
     assert_eq!(bed.calls()[0], ("archive_verify".to_owned(), json!({"from": 2})));
     let (_, output, _) = bed.run(&["archive", "verify", "--json"]);
     assert_eq!(serde_json::from_str::<Value>(&output).expect("JSON")["damaged_objects"], 1);
+}
+
+#[test]
+fn a_damaged_anchor_is_told_and_is_no_failure() {
+    let (code, output, errors) = Bed::new().run(&["archive", "verify", "--from", "3"]);
+    assert_eq!((code, errors.as_str()), (0, ""));
+    assert!(output.contains("Anchors damaged: 1") && output.contains("it is torn"), "{output}");
 }
 
 #[test]

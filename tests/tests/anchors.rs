@@ -3,11 +3,16 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Duration;
 
-use varve::archive::anchor::AnchorName;
+use varve::archive::anchor::{AnchorId, AnchorName};
+use varve::archive::catalog::ArchiveCatalog;
+use varve::archive::object::ObjectId;
 use varve::archive::store::faulty::{Call, Fault, FaultyStore, When};
 use varve::archive::store::{Name, Reason, Store, StoreErrorKind};
-use varve::volume::{AnchorPolicy, CloneInfo, Point};
+use varve::manage::{ArchiveManager, Learner, ManageError, Scrubber};
+use varve::volume::{AnchorPolicy, CloneInfo, KnownAnchor, Point};
 use varve_tests::sim::anchors::{Compared, anchors_in};
 use varve_tests::sim::disk::Crash;
 use varve_tests::sim::expiry::expire_all;
@@ -264,4 +269,120 @@ fn a_small_pool_has_no_anchors() {
     past.step(600);
     past.idle(300);
     assert!(names(&store).is_empty());
+}
+
+/// What the scrub, on its thread, asks the pool.
+enum Asked {
+    Anchors(Sender<Vec<KnownAnchor>>),
+    Useless(AnchorId, Sender<bool>),
+}
+
+struct Asker(Sender<Asked>);
+
+fn gone<T>(_: T) -> ManageError {
+    ManageError::NotReady { reason: "the test has ended" }
+}
+
+impl Asker {
+    fn ask<T>(&self, of: impl FnOnce(Sender<T>) -> Asked) -> Result<T, ManageError> {
+        let (reply, answer) = channel();
+        self.0.send(of(reply)).map_err(gone)?;
+        answer.recv().map_err(gone)
+    }
+}
+
+impl Learner for Asker {
+    fn learn(&self, missing: &[ObjectId], damaged: &[ObjectId]) -> Result<(), ManageError> {
+        assert!(missing.is_empty() && damaged.is_empty(), "anchors are no objects of the log");
+        Ok(())
+    }
+
+    fn anchors(&self) -> Result<Vec<KnownAnchor>, ManageError> {
+        self.ask(Asked::Anchors)
+    }
+
+    fn learn_useless_anchor(&self, id: &AnchorId) -> Result<bool, ManageError> {
+        self.ask(|reply| Asked::Useless(*id, reply))
+    }
+}
+
+/// Scrubs the archive of a pool, at least one whole pass; returns the anchors that are of no use.
+fn scrub(past: &Past, store: &Arc<MemoryStore>) -> Vec<AnchorId> {
+    let folder = tempfile::tempdir().expect("a folder");
+    let shared = Arc::clone(store) as Arc<dyn Store>;
+    let manager =
+        ArchiveManager::new(Arc::clone(&shared), &folder.path().join("archive-keep")).expect("rules");
+    let catalog = folder.path().join("catalog");
+    let (catalog, _) =
+        ArchiveCatalog::open(&catalog, past.pool.info().uuid, shared.label()).expect("a catalog");
+    manager.set_catalog(catalog);
+    let (asker, asked): (_, Receiver<Asked>) = channel();
+    let pass = Duration::from_millis(1);
+    let scrubber = Scrubber::start(Arc::new(manager), Asker(asker), pass).expect("a thread");
+    let (mut found, mut lists) = (Vec::new(), 0);
+    // A pass lists them at most three times.
+    while lists < 7 {
+        match asked.recv().expect("the scrub goes on") {
+            Asked::Anchors(reply) => {
+                let (mut all, mut place) = (Vec::new(), None);
+                loop {
+                    let page = past.pool.anchors_after(place);
+                    let Some(last) = page.last() else { break };
+                    place = Some((last.id.image, last.id.lsn));
+                    all.extend(page);
+                }
+                drop(reply.send(all));
+                lists += 1;
+            }
+            Asked::Useless(id, reply) => {
+                drop(reply.send(past.pool.learn_useless_anchor(&id)));
+                found.push(id);
+            }
+        }
+    }
+    // Then the thread waits for no answer.
+    drop(asked);
+    drop(scrubber);
+    found
+}
+
+/// The scrub finds damage in a head, in a part, and that one is missing. The pool deletes what is
+/// left of the anchor, opens the point exactly without it, and makes later ones.
+#[test]
+fn a_scrub_finds_damaged_anchors_and_the_pool_goes_on_without_them() {
+    for (seed, kind) in [(40, "head"), (41, "part"), (42, "no head"), (43, "no part")] {
+        let store = Arc::new(MemoryStore::default());
+        let mut past = past(seed, &store, 700);
+        let moment = past.len() * 3 / 4;
+        assert_eq!(scrub(&past, &store), [], "{kind}: nothing is damaged");
+        let at = open(&mut past, moment).scan.anchor_lsn.expect("an anchor was used");
+        let is_it = |name: &Name| AnchorName::parse(name.as_str()).is_some_and(|name| name.id().lsn.0 == at);
+        let is_head = |name: &Name| matches!(AnchorName::parse(name.as_str()), Some(AnchorName::Head(..)));
+        let of_anchor: Vec<Name> = names(&store).into_iter().filter(is_it).collect();
+        let name = of_anchor.iter().find(|name| is_head(name) == kind.contains("head")).expect("it has both");
+        let mut bytes = store.bytes(name).expect("it is there");
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 4;
+        store.set_bytes(name, (!kind.contains("no ")).then_some(bytes));
+        let (problems, before) = (past.pool.info().problems, past.pool.archive_status().expect("an archive"));
+        let found: Vec<u64> = scrub(&past, &store).iter().map(|id| id.lsn.0).collect();
+        assert_eq!(found, [at], "{kind}");
+        past.idle(60);
+        assert_eq!(names(&store).into_iter().filter(is_it).count(), 0, "{kind}: what is left is deleted");
+        let after = past.pool.archive_status().expect("an archive");
+        assert_eq!((after.anchors + 1, &past.pool.info().problems), (before.anchors, &problems), "{kind}");
+        let opened = open(&mut past, moment);
+        assert!(opened.scan.anchor_lsn.is_none_or(|used| used < at), "{kind}: {opened:?}");
+        // Later ones are made, and used.
+        let newest = anchors_in(&store.names()).keys().map(|&(_, lsn)| lsn).max();
+        for _ in 0..8 {
+            past.step(50);
+            past.idle(30);
+        }
+        past.idle(200);
+        let moment = past.len() - 1;
+        assert!(open(&mut past, moment).scan.anchor_lsn > newest, "{kind}");
+        assert_whole(&store);
+        assert_eq!(scrub(&past, &store), [], "{kind}");
+    }
 }

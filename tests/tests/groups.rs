@@ -10,8 +10,8 @@ use serde_json::Value;
 use varve::dma::BLOCK_BYTES;
 use varve::log::{Recycling, SegmentSeq};
 use varve::volume::{
-    CreateVolume, NamedPoint, OpenSession, Point, Pool, PoolOptions, Request, SessionInfo, Sink, StepTo,
-    Submitted, SynchFilter, Verdict, VolumeError, VolumeId,
+    CreateVolume, HostGuard, NamedPoint, OpenSession, Point, Pool, PoolOptions, Request, SessionInfo, Sink,
+    StepTo, Submitted, SynchFilter, Verdict, VolumeError, VolumeId,
 };
 use varve_tests::sim::disk::{Crash, SimDisk};
 use varve_tests::sim::model::{fill, is_filled};
@@ -181,7 +181,7 @@ impl Bed {
     }
 
     fn step(&self, to: StepTo) -> u64 {
-        let step = Rc::clone(&self.pool).step_session(SESSION.to_owned(), to, false);
+        let step = Rc::clone(&self.pool).step_session(SESSION.to_owned(), to, false, HostGuard::none());
         let step = wait(&self.pool, step).expect("moved");
         assert!(step.changed.len() <= MEMBERS.len());
         step.session.at.lsn
@@ -189,7 +189,10 @@ impl Bed {
 
     fn roll_back(&mut self, lsn: u64, count: u64) {
         let pool = Rc::clone(&self.pool);
-        let done = wait(&pool, Rc::clone(&pool).roll_back_members(GROUP.to_owned(), lsn_point(lsn), false));
+        let done = wait(
+            &pool,
+            Rc::clone(&pool).roll_back_members(GROUP.to_owned(), lsn_point(lsn), false, HostGuard::none()),
+        );
         let done = done.expect("rolled back");
         assert_eq!((done.group.as_deref(), done.volumes.len()), (Some(GROUP), MEMBERS.len()));
         assert_eq!(self.prefix(&members()), count);
@@ -294,7 +297,10 @@ fn a_session_of_a_group_stands_at_one_position() {
     judge(&bed, Verdict::Bad, Some(bed.points[699].0));
     let mut looks = 0;
     let found = loop {
-        let info = wait(&bed.pool, Rc::clone(&bed.pool).bisect_session(SESSION.to_owned(), false));
+        let info = wait(
+            &bed.pool,
+            Rc::clone(&bed.pool).bisect_session(SESSION.to_owned(), false, HostGuard::none()),
+        );
         let info = info.expect("bisected");
         if info.step.is_none() {
             break info.found.expect("found");
@@ -308,12 +314,16 @@ fn a_session_of_a_group_stands_at_one_position() {
     assert!(looks <= 10, "{looks} looks");
     // The group goes back to just before it, and the clones go.
     bed.step(StepTo::Point(lsn_point(bed.points[culprit as usize - 2].0)));
-    let done = Rc::clone(&bed.pool).roll_back_session(SESSION.to_owned(), false, false);
+    let done = Rc::clone(&bed.pool).roll_back_session(SESSION.to_owned(), false, false, HostGuard::none());
     let done = wait(&bed.pool, done).expect("rolled back");
     assert_eq!((done.volumes.len(), bed.prefix(&members())), (4, culprit - 1));
     assert!(named(SESSION).iter().all(|name| bed.pool.find_volume(name).is_none()));
     let before = Point::Snapshot(done.before.name);
-    wait(&bed.pool, Rc::clone(&bed.pool).roll_back_members(GROUP.to_owned(), before, false)).expect("undone");
+    wait(
+        &bed.pool,
+        Rc::clone(&bed.pool).roll_back_members(GROUP.to_owned(), before, false, HostGuard::none()),
+    )
+    .expect("undone");
     assert_eq!(bed.prefix(&members()), 700);
 }
 
@@ -377,13 +387,13 @@ fn a_crash_leaves_each_verb_done_for_all_volumes_or_for_none() {
         }
 
         let to = StepTo::Point(lsn_point(second.0));
-        bed.cut(|pool| pool.step_session(text(SESSION), to, false), crash);
+        bed.cut(|pool| pool.step_session(text(SESSION), to, false, HostGuard::none()), crash);
         let at = bed.pool.sessions(Some(SESSION)).expect("it is there").remove(0).at.lsn;
         let expected = if at == second.0 { second } else { first };
         assert_eq!((at, bed.prefix(&named(SESSION))), expected, "{context}");
         done[2] += usize::from(at == second.0);
 
-        bed.cut(|pool| pool.keep_session(text(SESSION), text("kept")), crash);
+        bed.cut(|pool| pool.keep_session(text(SESSION), text("kept"), HostGuard::none()), crash);
         let is_kept = all_or_none(&bed.pool, &named("kept"), &context);
         assert_eq!(all_or_none(&bed.pool, &named(SESSION), &context), !is_kept, "{context}");
         assert_eq!(
@@ -393,7 +403,10 @@ fn a_crash_leaves_each_verb_done_for_all_volumes_or_for_none() {
         assert_eq!(bed.prefix(&named(if is_kept { "kept" } else { SESSION })), expected.1, "{context}");
         done[3] += usize::from(is_kept);
 
-        bed.cut(|pool| pool.roll_back_members(text(GROUP), lsn_point(second.0), false), crash);
+        bed.cut(
+            |pool| pool.roll_back_members(text(GROUP), lsn_point(second.0), false, HostGuard::none()),
+            crash,
+        );
         let count = bed.prefix(&members());
         let is_back = !bed.pool.snapshots().is_empty();
         assert_eq!(count, if is_back { second.1 } else { 320 }, "{context}");
@@ -463,7 +476,7 @@ fn a_crash_leaves_the_end_of_a_groups_session_done_or_not() {
         let (lsn, count) = bed.points[200];
         bed.open(lsn).expect("opened");
 
-        bed.cut(|pool| pool.roll_back_session(SESSION.to_owned(), true, false), at);
+        bed.cut(|pool| pool.roll_back_session(SESSION.to_owned(), true, false, HostGuard::none()), at);
         let is_there = all_or_none(&bed.pool, &named(SESSION), &format!("turns {turns}"));
         assert_eq!(bed.pool.sessions(Some(SESSION)).is_ok(), is_there, "turns {turns}");
         assert_eq!(bed.pool.snapshots().is_empty(), is_there, "turns {turns}");
@@ -473,7 +486,7 @@ fn a_crash_leaves_the_end_of_a_groups_session_done_or_not() {
             bed.open(lsn).expect("opened");
         }
 
-        bed.cut(|pool| pool.abort_session(SESSION.to_owned()), at);
+        bed.cut(|pool| pool.abort_session(SESSION.to_owned(), HostGuard::none()), at);
         let is_there = all_or_none(&bed.pool, &named(SESSION), &format!("turns {turns}"));
         assert_eq!(bed.pool.sessions(Some(SESSION)).is_ok(), is_there, "turns {turns}");
         done[1] += usize::from(!is_there);
@@ -512,7 +525,7 @@ fn a_group_at_a_point_has_the_volumes_that_it_had_there() {
     assert!(refused.contains("volume 'e' did not exist then"), "{refused}");
     // A volume that is gone is opened, and not rolled back.
     wait(&pool, Rc::clone(&pool).delete_volume(text("b"))).expect("deleted");
-    let back = Rc::clone(&pool).roll_back_members(text("store"), lsn_point(lsn), false);
+    let back = Rc::clone(&pool).roll_back_members(text("store"), lsn_point(lsn), false, HostGuard::none());
     let refused = wait(&pool, back).expect_err("one is deleted").to_string();
     assert!(refused.contains("varve group clone store"), "{refused}");
     let again = Rc::clone(&pool).clone_group(text("store"), lsn_point(lsn), text("again"), true);
@@ -588,7 +601,10 @@ fn a_group_for_which_there_is_no_room_stays_as_it_is() {
     assert!(is_full(&bed));
     let pool = Rc::clone(&bed.pool);
     let changed = pool.stats().newest_change_lsn;
-    let back = wait(&pool, Rc::clone(&pool).roll_back_members(GROUP.to_owned(), lsn_point(lsn), false));
+    let back = wait(
+        &pool,
+        Rc::clone(&pool).roll_back_members(GROUP.to_owned(), lsn_point(lsn), false, HostGuard::none()),
+    );
     assert!(matches!(back, Err(VolumeError::NoSpace { .. })), "{back:?}");
     assert_eq!((pool.stats().newest_change_lsn, bed.prefix(&members()), count), (changed, 0, 400));
     wait(&pool, Rc::clone(&pool).roll_back("a".to_owned(), lsn_point(lsn), false)).expect("there is room");
@@ -615,16 +631,17 @@ fn wrong_uses_are_refused() {
     says(create("x", &[GROUP]), "is a group itself");
     let request = CreateVolume { name: text(GROUP), size_bytes: 4096, uuid: None, thin: true };
     says(wait(&pool, Rc::clone(&pool).create_volume(request)).expect_err("taken"), "a group 'shop' exists");
-    let renamed = wait(&pool, Rc::clone(&pool).rename_volume(text("a"), text(GROUP)));
+    let renamed = wait(&pool, Rc::clone(&pool).rename_volume(text("a"), text(GROUP), HostGuard::none()));
     says(renamed.expect_err("taken"), "a group 'shop' exists");
     let renamed = wait(&pool, Rc::clone(&pool).rename_group(text(GROUP), text("a")));
     says(renamed.expect_err("taken"), "a volume 'a' exists");
     let removed = wait(&pool, Rc::clone(&pool).remove_from_group(text("nobody"), texts(&["a"])));
     says(removed.expect_err("none"), "varve group list");
     let future = lsn_point(1 << 40);
-    let back = wait(&pool, Rc::clone(&pool).roll_back_members(text(GROUP), future, false));
+    let back = wait(&pool, Rc::clone(&pool).roll_back_members(text(GROUP), future, false, HostGuard::none()));
     says(back.expect_err("the future"), "the log ends at");
-    let back = wait(&pool, Rc::clone(&pool).roll_back_members(text(GROUP), lsn_point(1), false));
+    let back =
+        wait(&pool, Rc::clone(&pool).roll_back_members(text(GROUP), lsn_point(1), false, HostGuard::none()));
     assert!(back.is_err(), "the volumes did not exist");
     let here = lsn_point(bed.points[3].0);
     let clone = Rc::clone(&pool).clone_volume(text(GROUP), here.clone(), text("c2"), false);
@@ -637,7 +654,8 @@ fn wrong_uses_are_refused() {
     assert_eq!(pool.stats().newest_change_lsn, lsn, "nothing has changed");
     // A group without volumes is no target.
     wait(&pool, Rc::clone(&pool).remove_from_group(text(GROUP), members())).expect("removed");
-    let back = wait(&pool, Rc::clone(&pool).roll_back_members(text(GROUP), Point::Now, false));
+    let back =
+        wait(&pool, Rc::clone(&pool).roll_back_members(text(GROUP), Point::Now, false, HostGuard::none()));
     says(back.expect_err("it is empty"), "has no volumes");
     wait(&pool, Rc::clone(&pool).delete_group(text(GROUP))).expect("deleted");
     assert!(pool.groups(None).expect("listed").is_empty());

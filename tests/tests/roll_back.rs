@@ -11,7 +11,7 @@ use varve::archive::store::{Reason, StoreErrorKind};
 use varve::dma::BLOCK_BYTES;
 use varve::log::Recycling;
 use varve::volume::{
-    CloneInfo, CreateVolume, IoError, NamedPoint, Point, Pool, PoolOptions, Request, RollBackInfo,
+    CloneInfo, CreateVolume, HostGuard, IoError, NamedPoint, Point, Pool, PoolOptions, Request, RollBackInfo,
     SegmentState, Sink, VolumeError, VolumeId,
 };
 use varve_tests::sim::disk::{Crash, SimDisk};
@@ -96,7 +96,8 @@ impl Bed {
 
     /// Sets a clone back to its beginning.
     fn reset(&self, name: &str) {
-        wait(&self.pool, Rc::clone(&self.pool).reset_clone(name.to_owned(), None)).expect("reset");
+        wait(&self.pool, Rc::clone(&self.pool).reset_clone(name.to_owned(), None, HostGuard::none()))
+            .expect("reset");
     }
 
     fn now(&self) -> &State {
@@ -583,14 +584,15 @@ fn clones_are_reset_promoted_renamed_and_deleted() {
                 }
                 (3..5, Some(name)) => {
                     let before = bed.pool.find_volume(&name).expect("there");
-                    let future = Rc::clone(&bed.pool).reset_clone(name.clone(), None);
+                    let future = Rc::clone(&bed.pool).reset_clone(name.clone(), None, HostGuard::none());
                     wait(&bed.pool, future).unwrap_or_else(|error| panic!("{before:?}: {error}"));
                     let (state, base) = clones.get_mut(&name).expect("there");
                     *state = base.clone();
                 }
                 (5, Some(name)) => {
                     let other = format!("{name}r");
-                    let future = Rc::clone(&bed.pool).rename_volume(name.clone(), other.clone());
+                    let future =
+                        Rc::clone(&bed.pool).rename_volume(name.clone(), other.clone(), HostGuard::none());
                     wait(&bed.pool, future).expect("renamed");
                     let state = clones.remove(&name).expect("there");
                     clones.insert(other, state);
@@ -639,7 +641,8 @@ fn a_clone_that_was_never_written_leaves_nothing_behind() {
     let image = bed.clone(VOLUME, lsn_point(first), "c").volume.image;
     for _ in 0..50 {
         let point = bed.random_point(90);
-        let future = Rc::clone(&bed.pool).reset_clone("c".to_owned(), Some(lsn_point(point)));
+        let future =
+            Rc::clone(&bed.pool).reset_clone("c".to_owned(), Some(lsn_point(point)), HostGuard::none());
         let info = wait(&bed.pool, future).expect("reset");
         assert_eq!(info.image, image);
         bed.check("c", &bed.state_at(point).clone());
@@ -647,7 +650,8 @@ fn a_clone_that_was_never_written_leaves_nothing_behind() {
     // A clone of it does not depend on it.
     let point = bed.random_point(90);
     let reset = |bed: &Bed, point| {
-        let future = Rc::clone(&bed.pool).reset_clone("c".to_owned(), Some(lsn_point(point)));
+        let future =
+            Rc::clone(&bed.pool).reset_clone("c".to_owned(), Some(lsn_point(point)), HostGuard::none());
         wait(&bed.pool, future).expect("reset")
     };
     reset(&bed, point);
@@ -903,20 +907,20 @@ fn what_cannot_be_done_is_refused_and_nothing_changes() {
     assert!(roll_back(&bed, "nobody", lsn_point(5)).contains("no volume 'nobody'"));
     assert!(roll_back(&bed, VOLUME, lsn_point(head + 100)).contains("the log ends at"));
     let reset = |bed: &Bed, name: &str| {
-        wait(&bed.pool, Rc::clone(&bed.pool).reset_clone(name.to_owned(), None))
+        wait(&bed.pool, Rc::clone(&bed.pool).reset_clone(name.to_owned(), None, HostGuard::none()))
             .expect_err("refused")
             .to_string()
     };
     assert!(reset(&bed, VOLUME).contains("is not a clone"));
     let rename = |bed: &Bed, name: &str, to: &str| {
-        let future = Rc::clone(&bed.pool).rename_volume(name.to_owned(), to.to_owned());
+        let future = Rc::clone(&bed.pool).rename_volume(name.to_owned(), to.to_owned(), HostGuard::none());
         wait(&bed.pool, future).expect_err("refused").to_string()
     };
     bed.create("other");
     assert!(rename(&bed, VOLUME, "other").contains("exists already"));
     assert!(rename(&bed, VOLUME, "a b").contains("letters"));
     assert!(rename(&bed, "nobody", "b").contains("no volume"));
-    let promote = Rc::clone(&bed.pool).promote_clone(VOLUME.to_owned());
+    let promote = Rc::clone(&bed.pool).promote_clone(VOLUME.to_owned(), HostGuard::none());
     assert!(wait(&bed.pool, promote).expect_err("refused").to_string().contains("is not a clone"));
     bed.check(VOLUME, &bed.now().clone());
     assert!(bed.pool.snapshots().is_empty());
@@ -936,7 +940,7 @@ fn a_promoted_clone_swaps_names_with_its_origin() {
         Rc::clone(&bed.pool).clone_volume(VOLUME.to_owned(), lsn_point(point), "c".to_owned(), false);
     wait(&bed.pool, future).expect("a clone");
     let uuids = ["c", VOLUME].map(|name| bed.pool.find_volume(name).expect("there").uuid);
-    wait(&bed.pool, Rc::clone(&bed.pool).promote_clone("c".to_owned())).expect("promoted");
+    wait(&bed.pool, Rc::clone(&bed.pool).promote_clone("c".to_owned(), HostGuard::none())).expect("promoted");
     for crash in [None, Some(Crash::Power)] {
         if let Some(crash) = crash {
             bed.reopen(crash);

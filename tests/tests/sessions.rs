@@ -9,7 +9,8 @@ use varve::archive::store::{Reason, StoreErrorKind};
 use varve::dma::BLOCK_BYTES;
 use varve::log::Lsn;
 use varve::volume::{
-    NamedPoint, OpenSession, Point, Request, SessionInfo, StepInfo, StepTo, Verdict, VolumeError, VolumeInfo,
+    HostGuard, NamedPoint, OpenSession, Point, Request, SessionInfo, StepInfo, StepTo, Verdict, VolumeError,
+    VolumeInfo,
 };
 use varve_tests::sim::disk::Crash;
 use varve_tests::sim::expiry::expire_all;
@@ -39,7 +40,7 @@ fn open(past: &Past, moment: usize) -> SessionInfo {
 }
 
 fn try_step(past: &Past, to: StepTo, discard: bool) -> Result<StepInfo, VolumeError> {
-    wait(&past.pool, Rc::clone(&past.pool).step_session(NAME.to_owned(), to, discard))
+    wait(&past.pool, Rc::clone(&past.pool).step_session(NAME.to_owned(), to, discard, HostGuard::none()))
 }
 
 fn step(past: &Past, to: StepTo) -> StepInfo {
@@ -56,7 +57,7 @@ fn judge(past: &Past, verdict: Verdict, at: Option<u64>) -> Result<SessionInfo, 
 }
 
 fn keep(past: &Past, name: &str) -> Result<Vec<VolumeInfo>, VolumeError> {
-    wait(&past.pool, Rc::clone(&past.pool).keep_session(NAME.to_owned(), name.to_owned()))
+    wait(&past.pool, Rc::clone(&past.pool).keep_session(NAME.to_owned(), name.to_owned(), HostGuard::none()))
 }
 
 fn write_clone(past: &Past, block: u64) {
@@ -151,7 +152,8 @@ fn a_search_finds_the_write_among_twenty_thousand() {
     judge(&past, Verdict::Good, Some(past.lsn(first))).expect("judged");
     let mut looks = 0;
     let found = loop {
-        let info = wait(&past.pool, Rc::clone(&past.pool).bisect_session(NAME.to_owned(), false));
+        let info =
+            wait(&past.pool, Rc::clone(&past.pool).bisect_session(NAME.to_owned(), false, HostGuard::none()));
         let info = info.expect("bisected");
         let Some(step) = info.step else { break info };
         looks += 1;
@@ -181,7 +183,8 @@ fn skips_and_contradictions_are_told() {
     judge(&past, Verdict::Good, Some(past.lsn(9))).expect("judged");
     let mut seen = Vec::new();
     let info = loop {
-        let info = wait(&past.pool, Rc::clone(&past.pool).bisect_session(NAME.to_owned(), false));
+        let info =
+            wait(&past.pool, Rc::clone(&past.pool).bisect_session(NAME.to_owned(), false, HostGuard::none()));
         let info = info.expect("bisected");
         assert_eq!(info.good_behind_bad, [past.lsn(9)]);
         let Some(step) = info.step else { break info };
@@ -210,7 +213,8 @@ fn expiry_keeps_what_a_session_may_go_back_to() {
         to_moment(&past, moment);
         past.check(NAME, moment);
     }
-    wait(&past.pool, Rc::clone(&past.pool).abort_session(NAME.to_owned())).expect("aborted");
+    wait(&past.pool, Rc::clone(&past.pool).abort_session(NAME.to_owned(), HostGuard::none()))
+        .expect("aborted");
     assert!(expire(&past) > before + 10, "what the session kept goes with it");
     assert!(matches!(try_open(&past, 1000), Err(VolumeError::NoSuchPoint { .. })));
 }
@@ -249,7 +253,7 @@ fn a_crash_leaves_a_session_and_its_clone_at_one_position() {
         past.check(NAME, first);
         let pool = Rc::clone(&past.pool);
         let to = StepTo::Point(lsn_point(past.lsn(second)));
-        begin(&pool, Rc::clone(&pool).step_session(name(), to, false), turns, || ());
+        begin(&pool, Rc::clone(&pool).step_session(name(), to, false, HostGuard::none()), turns, || ());
         drop(pool);
         past.crash(crash);
         let session = past.pool.sessions(Some(NAME)).expect("it exists").remove(0);
@@ -265,9 +269,9 @@ fn a_crash_leaves_a_session_and_its_clone_at_one_position() {
         past.check(NAME, 500);
         let pool = Rc::clone(&past.pool);
         if turns % 3 == 0 {
-            begin(&pool, Rc::clone(&pool).keep_session(name(), name()), turns, || ());
+            begin(&pool, Rc::clone(&pool).keep_session(name(), name(), HostGuard::none()), turns, || ());
         } else {
-            begin(&pool, Rc::clone(&pool).abort_session(name()), turns, || ());
+            begin(&pool, Rc::clone(&pool).abort_session(name(), HostGuard::none()), turns, || ());
         }
         drop(pool);
         past.crash(crash);
@@ -337,7 +341,8 @@ fn wrong_uses_are_refused() {
     says(try_step(&past, future, false).expect_err("the future"), "the log ends at");
     let nobody = StepTo::Point(lsn_point(1));
     assert!(try_step(&past, nobody, false).is_err(), "the volume did not exist");
-    let bisect = || wait(&past.pool, Rc::clone(&past.pool).bisect_session(NAME.to_owned(), false));
+    let bisect =
+        || wait(&past.pool, Rc::clone(&past.pool).bisect_session(NAME.to_owned(), false, HostGuard::none()));
     says(bisect().expect_err("no verdicts"), "known to be bad");
     assert_eq!(past.pool.stats().newest_change_lsn, lsn, "nothing has changed");
     judge(&past, Verdict::Bad, None).expect("judged");
@@ -428,7 +433,8 @@ fn a_thousand_sessions_leave_nothing_behind() {
             open(&past, moment);
             let other = past.rng.below(past.len() as u64) as usize;
             to_moment(&past, other);
-            wait(&past.pool, Rc::clone(&past.pool).abort_session(NAME.to_owned())).expect("aborted");
+            wait(&past.pool, Rc::clone(&past.pool).abort_session(NAME.to_owned(), HostGuard::none()))
+                .expect("aborted");
         }
         if round % 100 == 99 {
             assert_eq!(records(&past), 0, "round {round}");

@@ -20,7 +20,10 @@ pub(super) enum ArchiveCommand {
         #[arg(long, value_name = "N")]
         limit: Option<u64>,
     },
-    /// Read the archive back with every check.
+    /// Read the archive back with every check: objects, then anchors.
+    ///
+    /// Damaged or missing objects make it fail. Damaged anchors do not: points open without
+    /// them, only slower.
     ///
     /// Example: varve archive verify --from 100 --to 199
     #[command(verbatim_doc_comment)]

@@ -86,6 +86,7 @@ pub(super) fn status(report: &ArchiveReport) -> String {
     text.push_str(&pairs(status.problem.iter().map(|problem| ("Problem", problem.clone()))));
     text.push_str(&pairs(report.scrub.problem.iter().map(|problem| ("Not read back", problem.clone()))));
     text.push_str(&pairs(report.scrub.found.iter().map(|found| ("Found", found.clone()))));
+    text.push_str(&pairs(report.scrub.slower.iter().map(|slower| ("Slower", slower.clone()))));
     text.push_str(&pairs(report.expiry_held.iter().map(|held| ("Expiry held", held.clone()))));
     text.push_str(&pairs(status.gaps.iter().map(|range| ("Gap", gap(range)))));
     text.push_str(&pairs(report.lost.iter().map(|range| ("Lost", gap(range)))));
@@ -109,18 +110,26 @@ fn last_pass(ended_ns: Option<u64>) -> String {
 }
 
 fn scrub(scrub: &ScrubStatus) -> String {
+    let anchors = if scrub.anchors > 0 || scrub.damaged_anchors > 0 {
+        format!("; {} of {} anchors, {} damaged", scrub.anchors_done, scrub.anchors, scrub.damaged_anchors)
+    } else {
+        String::new()
+    };
+    let mut bad = Vec::new();
+    if scrub.last_pass_bad_objects > 0 {
+        bad.push(format!(", which found {} bad", scrub.last_pass_bad_objects));
+    }
+    if scrub.last_pass_damaged_anchors > 0 {
+        bad.push(format!(", and deleted {} damaged anchors", scrub.last_pass_damaged_anchors));
+    }
     format!(
-        "{} of {} objects, {} damaged, {} missing; {}{}",
+        "{} of {} objects, {} damaged, {} missing{anchors}; {}{}",
         scrub.objects_done,
         scrub.objects,
         scrub.damaged_objects,
         scrub.missing_objects,
         last_pass(scrub.last_pass_ns),
-        if scrub.last_pass_bad_objects > 0 {
-            format!(", which found {} bad", scrub.last_pass_bad_objects)
-        } else {
-            String::new()
-        }
+        bad.concat()
     )
 }
 
@@ -248,12 +257,20 @@ pub(super) fn verification(verification: &Verification) -> String {
         ("Objects read", format!("{} of {}", verification.objects_done, verification.objects)),
         ("Bytes read", size(verification.bytes_done)),
     ];
-    let mut text = pairs(read.into_iter().chain(counts.map(|(what, count, _)| (what, count.to_string()))));
+    let has_anchors = verification.anchors > 0;
+    let anchors = format!("{} of {}", verification.anchors_done, verification.anchors);
+    let anchors = has_anchors.then(|| ("Anchors read", anchors)).into_iter().chain(
+        (verification.damaged_anchors > 0)
+            .then(|| ("Anchors damaged", verification.damaged_anchors.to_string())),
+    );
+    let counts = counts.map(|(what, count, _)| (what, count.to_string()));
+    let mut text = pairs(read.into_iter().chain(counts).chain(anchors));
     for (what, words) in [
         ("Damage", &verification.damaged),
         ("Lost", &verification.missing),
         ("Hole", &verification.incomplete),
         ("Point", &verification.points),
+        ("Slower", &verification.slower),
     ] {
         text.push_str(&pairs(words.iter().map(|words| (what, words.clone()))));
     }
@@ -349,6 +366,31 @@ mod tests {
         assert!(!verification_text(&verification).contains("Damaged"));
         verification.problem = None;
         assert!(verification_text(&verification).contains("Damaged:       0"));
+    }
+
+    #[test]
+    fn damaged_anchors_are_told_apart_from_lost_history() {
+        let words = "anchor of image 3 at LSN 9: it is gone; points open without it, only slower";
+        let verification: Verification = serde_json::from_value(json!({
+            "id": 7, "state": "done", "objects": 2, "objects_done": 2, "bytes": 10, "bytes_done": 10, "gone": 0,
+            "damaged_objects": 0, "damaged": [], "anchors": 4, "anchors_done": 4, "damaged_anchors": 1,
+            "slower": [words], "problem": null,
+        }))
+        .expect("a verification");
+        let text = verification_text(&verification);
+        for part in ["Damaged: ", "Anchors read:", "4 of 4", "Anchors damaged:", "Slower:", words] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+        let mut report = report();
+        report["scrub"] = json!({
+            "pass_began_ns": null, "objects": 0, "objects_done": 0, "damaged_objects": 0, "missing_objects": 0,
+            "last_pass_ns": 1, "last_pass_bad_objects": 0, "found": [], "problem": null, "next_behind": null,
+            "anchors": 4, "anchors_done": 1, "damaged_anchors": 0, "last_pass_damaged_anchors": 1, "slower": [words],
+        });
+        let text = render(View::Archive, &report);
+        for part in ["; 1 of 4 anchors, 0 damaged; last whole pass", "and deleted 1 damaged anchors", words] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
     }
 
     #[test]

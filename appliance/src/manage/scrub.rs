@@ -1,31 +1,34 @@
-//! The scrub of the archive: reads every object back whole once in each pass, with every check that
-//! a verification has.
+//! The scrub of the archive: reads every object and every anchor back whole once in each pass, with
+//! every check that a verification has.
 //!
 //! **Findings** go to the pool, as those of a verification do: an object that is damaged or missing
 //! is uploaded again if the primary device still has its segment; otherwise the problem remains and
-//! is reported.
+//! is reported. An anchor that is damaged or lacks a part is deleted.
 //!
-//! **Pace:** the objects of a pass are spread evenly over its time, one after the other, and never
-//! read faster than [`RATE_BYTES_PER_S`]. A file beside that of the retention rules stores the
-//! progress of a pass, so that it continues after a restart. If that file is lost or damaged, the
-//! pass starts again.
+//! **Pace:** the objects of a pass, and after them the anchors, are spread evenly over its time, one
+//! after the other, and never read faster than [`RATE_BYTES_PER_S`]. A file beside that of the
+//! retention rules stores the progress of a pass, so that it continues after a restart; the anchors
+//! begin again. If that file is lost or damaged, the pass starts again.
 //!
 //! **Bounds:** one thread, one object at a time; one listing of the store at the start of a pass
-//! and once an hour; the names of the objects are in memory. Tapes are not scrubbed, because that
-//! would take the drive away from the archivist.
+//! and once an hour; the names of the objects and of the anchors are in memory. Tapes are not
+//! scrubbed, because that would take the drive away from the archivist.
 
+use std::collections::VecDeque;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use super::anchors::{self, AnchorOutcome, check_anchor};
 use super::check::{Outcome, describe, verify_one};
-use super::error::ManageError;
+use super::learner::{Learner, tell_useless};
 use super::manager::ArchiveManager;
 use super::scrub_progress::ScrubStatus;
 use crate::archive::catalog::ObjectRow;
 use crate::archive::object::{Decompressor, ObjectId, Place};
 use crate::log::system_now_ns;
+use crate::volume::KnownAnchor;
 
 /// The maximum rate of a scrub in bytes a second, whatever the length of a pass; for the archive
 /// and for the primary device.
@@ -47,15 +50,6 @@ const SAVE_INTERVAL: Duration = Duration::from_secs(5);
 const FOUND_MAX: usize = 20;
 /// The status of an archive on tape.
 const ON_TAPE: &str = "what is on tape is not read back by itself, to leave the drive to the archivist; `varve archive verify` does it";
-
-/// Receives the findings for the pool, on whatever thread it runs.
-pub trait Learner {
-    /// Reports objects that are missing, and objects that are damaged.
-    ///
-    /// # Errors
-    /// The pool does not answer.
-    fn learn(&self, missing: &[ObjectId], damaged: &[ObjectId]) -> Result<(), ManageError>;
-}
 
 /// Scrubs the archive while it lives.
 pub struct Scrubber {
@@ -100,6 +94,14 @@ impl Drop for Scrubber {
     }
 }
 
+/// What a pass reads next.
+enum Next {
+    Objects(Vec<ObjectRow>),
+    Anchors,
+    /// The archive is empty or unreachable; other parts of the status say which.
+    Nothing,
+}
+
 struct Work {
     manager: Arc<ArchiveManager>,
     learner: Box<dyn Learner + Send>,
@@ -115,58 +117,66 @@ impl Work {
                 self.manager.scrub.change(|status| status.problem = Some(ON_TAPE.to_owned()));
                 return;
             }
-            let rows = self.list().unwrap_or_default();
-            // The archive is empty or unreachable; other parts of the status say which.
-            let goes_on =
-                if rows.is_empty() { sleep(AWAY_WAIT.min(self.pass)) } else { self.read(&rows, sleep) };
+            let goes_on = match self.list().unwrap_or(Next::Nothing) {
+                Next::Objects(rows) => self.read(&rows, sleep),
+                Next::Anchors => self.read_anchors(sleep),
+                Next::Nothing => sleep(AWAY_WAIT.min(self.pass)),
+            };
             if !goes_on {
                 return;
             }
         }
     }
 
-    /// The objects that this pass has not read yet. After the last one the next pass begins.
-    fn list(&self) -> Option<Vec<ObjectRow>> {
+    /// The objects that this pass has not read yet. After the last one come the anchors, and then
+    /// the next pass begins.
+    fn list(&self) -> Option<Next> {
         let mut rows = self.manager.expected(0, u64::MAX).ok()?;
         rows.retain(|(_, lost)| !lost);
+        let anchors = self.learner.anchors().ok()?.len() as u64;
         let all = rows.len() as u64;
         let scrub = &self.manager.scrub;
         let is_left = |row: &ObjectRow, behind: Option<Place>| behind.is_none_or(|at| row.id.place() > at);
         let mut status = scrub.status.lock().unwrap_or_else(PoisonError::into_inner);
         if status.pass_began_ns.is_some() && !rows.iter().any(|(row, _)| is_left(row, status.next_behind)) {
-            let bad = status.damaged_objects + status.missing_objects;
-            tracing::info!(objects = status.objects_done, bad, "the archive was read back whole");
-            *status = ScrubStatus {
-                last_pass_ns: Some(system_now_ns()),
-                last_pass_bad_objects: bad,
-                found: std::mem::take(&mut status.found),
-                ..ScrubStatus::default()
-            };
+            if !status.anchors_read {
+                return Some(Next::Anchors);
+            }
+            end_pass(&mut status);
         }
         if status.pass_began_ns.is_none() && all > 0 {
             status.pass_began_ns = Some(system_now_ns());
             if status.last_pass_bad_objects == 0 {
                 status.found.clear();
             }
+            if status.last_pass_damaged_anchors == 0 {
+                status.slower.clear();
+            }
         }
         let behind = status.next_behind;
         let left: Vec<ObjectRow> =
             rows.into_iter().map(|(row, _)| row).filter(|row| is_left(row, behind)).collect();
         status.objects = status.objects_done + left.len() as u64;
+        status.anchors = anchors;
         drop(status);
         scrub.save();
-        Some(left)
+        Some(if left.is_empty() { Next::Nothing } else { Next::Objects(left) })
+    }
+
+    /// The time for each object and each anchor.
+    fn each(&self) -> Duration {
+        let status = self.manager.scrub.get();
+        let count = status.objects.saturating_add(status.anchors).max(1);
+        self.pass / u32::try_from(count).unwrap_or(u32::MAX)
     }
 
     /// Reads objects until the listing is too old; `false` means stop.
     fn read(&mut self, rows: &[ObjectRow], sleep: &dyn Fn(Duration) -> bool) -> bool {
         let listed = Instant::now();
-        let each = self.pass / u32::try_from(self.manager.scrub.get().objects.max(1)).unwrap_or(u32::MAX);
+        let each = self.each();
         let Ok(mut codec) = Decompressor::new() else { return sleep(AWAY_WAIT) };
         for row in rows {
-            let at_rate =
-                Duration::from_nanos(row.len_bytes.saturating_mul(1_000_000_000) / RATE_BYTES_PER_S);
-            if !sleep(each.max(at_rate)) {
+            if !sleep(each.max(at_rate(row.len_bytes))) {
                 self.manager.scrub.save();
                 return false;
             }
@@ -191,15 +201,80 @@ impl Work {
                 status.objects_done += 1;
                 status.next_behind = Some(row.id.place());
             });
-            if self.saved.elapsed() >= SAVE_INTERVAL {
-                self.saved = Instant::now();
-                self.manager.scrub.save();
-            }
+            self.save_at_times();
             if listed.elapsed() >= LISTED {
                 return true;
             }
         }
         true
+    }
+
+    /// Reads the anchors, the last of a pass; `false` means stop.
+    fn read_anchors(&mut self, sleep: &dyn Fn(Duration) -> bool) -> bool {
+        let Ok(anchors) = self.learner.anchors() else { return sleep(AWAY_WAIT.min(self.pass)) };
+        self.manager.scrub.change(|status| {
+            status.anchors = anchors.len() as u64;
+            status.anchors_done = 0;
+        });
+        let each = self.each();
+        for anchor in &anchors {
+            if !sleep(each) || !self.look_at_anchor(anchor, sleep) {
+                self.manager.scrub.save();
+                return false;
+            }
+            self.manager.scrub.change(|status| {
+                status.problem = None;
+                status.anchors_done += 1;
+            });
+            self.save_at_times();
+        }
+        self.manager.scrub.change(|status| status.anchors_read = true);
+        true
+    }
+
+    /// Reads one anchor, and reports to the pool if it is of no use; `false` means stop.
+    fn look_at_anchor(&self, anchor: &KnownAnchor, sleep: &dyn Fn(Duration) -> bool) -> bool {
+        let mut tries = 0;
+        loop {
+            let mut goes_on = |bytes| sleep(at_rate(bytes));
+            let words = match check_anchor(&*self.manager.store(), anchor, &mut goes_on) {
+                AnchorOutcome::Whole => return true,
+                AnchorOutcome::Stopped => return false,
+                AnchorOutcome::Useless(words) => {
+                    // It may have been deleted since it was listed.
+                    if tell_useless(&*self.learner, &anchor.id) {
+                        self.note_anchor(words);
+                    }
+                    return true;
+                }
+                AnchorOutcome::Failed(words) => words,
+            };
+            // As with an object that cannot be read.
+            tries += 1;
+            if tries >= TRIES_MAX && self.manager.expected(0, 0).is_ok() {
+                self.note_anchor(anchors::describe(anchor, &words));
+                return true;
+            }
+            self.manager.scrub.change(|status| status.problem = Some(words));
+            if !sleep(AWAY_WAIT.min(self.pass)) {
+                return false;
+            }
+        }
+    }
+
+    fn note_anchor(&self, text: String) {
+        tracing::warn!(anchor = text, "a damaged anchor was found in the archive");
+        self.manager.scrub.change(|status| {
+            status.damaged_anchors += 1;
+            push_newest(&mut status.slower, text);
+        });
+    }
+
+    fn save_at_times(&mut self) {
+        if self.saved.elapsed() >= SAVE_INTERVAL {
+            self.saved = Instant::now();
+            self.manager.scrub.save();
+        }
     }
 
     /// Reads one object, and reports to the pool what is wrong with it.
@@ -233,10 +308,7 @@ impl Work {
     fn note(&self, text: String, count: impl FnOnce(&mut ScrubStatus)) {
         self.manager.scrub.change(|status| {
             count(status);
-            status.found.push_back(text);
-            while status.found.len() > FOUND_MAX {
-                status.found.pop_front();
-            }
+            push_newest(&mut status.found, text);
         });
     }
 
@@ -248,5 +320,137 @@ impl Work {
                 "the pool could not be told what reading its archive back has found; the next pass finds it again"
             );
         }
+    }
+}
+
+/// Ends a pass.
+fn end_pass(status: &mut ScrubStatus) {
+    let bad = status.damaged_objects + status.missing_objects;
+    let (objects, anchors, damaged_anchors) =
+        (status.objects_done, status.anchors_done, status.damaged_anchors);
+    tracing::info!(objects, bad, anchors, damaged_anchors, "the archive was read back whole");
+    *status = ScrubStatus {
+        last_pass_ns: Some(system_now_ns()),
+        last_pass_bad_objects: bad,
+        last_pass_damaged_anchors: damaged_anchors,
+        found: std::mem::take(&mut status.found),
+        slower: std::mem::take(&mut status.slower),
+        ..ScrubStatus::default()
+    };
+}
+
+/// Adds a finding; the newest are kept.
+fn push_newest(found: &mut VecDeque<String>, text: String) {
+    found.push_back(text);
+    while found.len() > FOUND_MAX {
+        found.pop_front();
+    }
+}
+
+/// How long so many bytes take at the maximum rate.
+fn at_rate(bytes: u64) -> Duration {
+    Duration::from_nanos(bytes.saturating_mul(1_000_000_000) / RATE_BYTES_PER_S)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::path::Path;
+
+    use super::super::anchors::tests::{FakePool, POOL, change, names, put, store_in};
+    use super::*;
+    use crate::archive::catalog::ArchiveCatalog;
+    use crate::archive::object::ClaimId;
+    use crate::archive::store::Store;
+    use crate::log::{Lsn, SegmentSeq};
+
+    /// Puts something under the name of an object of the pool.
+    fn put_object(store: &dyn Store, sequence: u64) {
+        let id = ObjectId {
+            pool: POOL,
+            epoch: 2,
+            sequence: SegmentSeq(sequence),
+            from_lsn: Lsn(sequence * 256),
+            to_lsn: Lsn(sequence * 256 + 256),
+            whole: true,
+            claim: ClaimId(3),
+        };
+        let bytes = b"this is no object";
+        store.put(&id.name().expect("a name"), bytes.len() as u64, &mut &bytes[..]).expect("stored");
+    }
+
+    fn manager(folder: &Path, store: &Arc<dyn Store>) -> Arc<ArchiveManager> {
+        let manager = ArchiveManager::new(Arc::clone(store), &folder.join("archive-keep")).expect("rules");
+        let (catalog, _) =
+            ArchiveCatalog::open(&folder.join("catalog"), POOL, store.label()).expect("a catalog");
+        manager.set_catalog(catalog);
+        Arc::new(manager)
+    }
+
+    /// Runs until so many sleeps; returns the status, and how long it slept.
+    fn run(manager: &Arc<ArchiveManager>, pool: &FakePool, sleeps: u32) -> (ScrubStatus, Duration) {
+        let (left, slept) = (Cell::new(sleeps), Cell::new(Duration::ZERO));
+        let sleep = |time| {
+            slept.set(slept.get() + time);
+            left.set(left.get().saturating_sub(1));
+            left.get() > 0
+        };
+        let pass = Duration::from_secs(100);
+        let learner = Box::new(pool.clone());
+        Work { manager: Arc::clone(manager), learner, pass, saved: Instant::now() }.run(&sleep);
+        (manager.scrub.get(), slept.get())
+    }
+
+    #[test]
+    fn anchors_are_read_after_the_objects_and_counted_apart() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = store_in(&folder.path().join("store"));
+        (0..2).for_each(|sequence| put_object(&*store, sequence));
+        let all: Vec<KnownAnchor> = (1..=4).map(|image| put(&*store, image, 300)).collect();
+        change(&*store, &names(&all[1])[2], |bytes| {
+            bytes[70] ^= 1;
+            true
+        });
+        change(&*store, &names(&all[2])[1], |_| false);
+        let pool = FakePool::of(&all);
+        let manager = manager(folder.path(), &store);
+        // The objects, and of the first anchor the head.
+        let (status, _) = run(&manager, &pool, 5);
+        assert_eq!((status.objects_done, status.damaged_objects), (2, 2));
+        assert_eq!((status.anchors, status.anchors_done, status.damaged_anchors), (4, 0, 0));
+        // A start goes on behind the objects.
+        let manager = self::manager(folder.path(), &store);
+        let (status, _) = run(&manager, &pool, 10);
+        assert_eq!((status.objects_done, status.anchors_done, status.damaged_anchors), (2, 2, 1));
+        assert!(status.slower[0].starts_with("anchor of image 2 at LSN 300: "), "{:?}", status.slower);
+        // A restart begins the anchors again, without the one that the pool has deleted.
+        let manager = self::manager(folder.path(), &store);
+        let (status, slept) = run(&manager, &pool, 13);
+        assert_eq!(pool.told(), [all[1].id, all[2].id]);
+        assert_eq!((status.last_pass_bad_objects, status.last_pass_damaged_anchors), (2, 2));
+        assert!(status.last_pass_ns.is_some() && status.slower.len() == 2, "{status:?}");
+        // The next pass has begun.
+        assert_eq!((status.objects, status.anchors, status.anchors_done), (2, 2, 0));
+        assert!(slept > Duration::from_secs(50), "{slept:?}: they are spread over the pass");
+        assert!(status.found.iter().all(|text| !text.contains("anchor")), "{:?}", status.found);
+    }
+
+    #[test]
+    fn an_anchor_that_the_pool_deleted_is_no_finding() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = store_in(&folder.path().join("store"));
+        put_object(&*store, 0);
+        let anchor = put(&*store, 1, 300);
+        names(&anchor).iter().for_each(|name| store.delete(name).expect("deleted"));
+        let manager = manager(folder.path(), &store);
+        let pool = FakePool::default();
+        let work = Work {
+            manager: Arc::clone(&manager),
+            learner: Box::new(pool.clone()),
+            pass: Duration::from_secs(1),
+            saved: Instant::now(),
+        };
+        assert!(work.look_at_anchor(&anchor, &|_| true));
+        assert_eq!((pool.told(), manager.scrub.get().damaged_anchors), (vec![anchor.id], 0));
     }
 }

@@ -21,16 +21,34 @@ pub struct ScrubStatus {
     pub damaged_objects: u64,
     /// Of these, those that should be in the store but are not.
     pub missing_objects: u64,
+    /// Anchors, which a pass reads after the objects.
+    #[serde(default)]
+    pub anchors: u64,
+    /// Of these, those that have been read.
+    #[serde(default)]
+    pub anchors_done: u64,
+    /// Of these, those that were damaged, or lacked a part. Points open without them, only slower.
+    #[serde(default)]
+    pub damaged_anchors: u64,
     /// When the last complete pass ended, ns since the Unix epoch.
     pub last_pass_ns: Option<u64>,
     /// How many objects that pass found damaged or missing.
     pub last_pass_bad_objects: u64,
+    /// How many anchors that pass found damaged.
+    #[serde(default)]
+    pub last_pass_damaged_anchors: u64,
     /// The newest findings of this pass, described.
     pub found: VecDeque<String>,
+    /// The newest anchors that this pass found damaged, described.
+    #[serde(default)]
+    pub slower: VecDeque<String>,
     /// Why it does not continue.
     pub problem: Option<String>,
     /// The last object that was read.
     pub(super) next_behind: Option<Place>,
+    /// Whether this pass has read the anchors.
+    #[serde(default)]
+    pub(super) anchors_read: bool,
 }
 
 /// The progress and its file.

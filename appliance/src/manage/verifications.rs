@@ -35,6 +35,12 @@ pub struct Verification {
     pub objects: u64,
     /// Objects read.
     pub objects_done: u64,
+    /// Anchors to read, after the objects.
+    #[serde(default)]
+    pub anchors: u64,
+    /// Anchors read.
+    #[serde(default)]
+    pub anchors_done: u64,
     /// Bytes to read, as the store keeps them.
     pub bytes: u64,
     /// Bytes read.
@@ -65,6 +71,13 @@ pub struct Verification {
     /// The first 100 of them, described.
     #[serde(default)]
     pub points: Vec<String>,
+    /// How many anchors are damaged, or lack a part. No point is lost with them: those that they
+    /// would help to open are opened more slowly.
+    #[serde(default)]
+    pub damaged_anchors: u64,
+    /// The first 100 of them, described: image, position, name of the object.
+    #[serde(default)]
+    pub slower: Vec<String>,
     /// Why it could not continue.
     pub problem: Option<String>,
 }

@@ -3,8 +3,10 @@
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 
+use super::anchors::{AnchorOutcome, check_anchor};
 use super::check::{Outcome, describe, verify_one};
 use super::error::ManageError;
+use super::learner::{Learner, tell_useless};
 use super::manager::ArchiveManager;
 use super::verifications::{VERIFICATIONS_MAX, Verification, VerificationState, lock};
 use crate::archive::catalog::ObjectRow;
@@ -15,21 +17,24 @@ use crate::archive::store::Store;
 use crate::log::SegmentSeq;
 use crate::log::reader::LsnRange;
 use crate::text::units::format_time;
-use crate::volume::{Lineage, VolumeError};
+use crate::volume::{KnownAnchor, Lineage, VolumeError};
 
 /// How many findings of each kind are described.
 const WORDS_MAX: usize = 100;
+/// Why a verification ends early.
+const STOPS: &str = "the appliance stops";
 
 impl ArchiveManager {
-    /// Starts to read back the objects of the segments from `first` to `last`; returns the initial
-    /// state. The catalog, not the store, decides which objects should exist. At the end, `learn`
-    /// receives the missing and the damaged objects.
+    /// Starts to read back the objects of the segments from `first` to `last`, and the anchors at
+    /// positions in them; returns the initial state. The catalog decides which objects should exist,
+    /// and the pool which anchors; the store does not. `learner` receives what is missing or
+    /// damaged.
     pub(crate) fn verify(
         &self,
         first: u64,
         last: u64,
         lineage: Lineage,
-        learn: Learn,
+        learner: impl Learner + Send + 'static,
     ) -> Result<Verification, ManageError> {
         // Locked until the thread is started, so that there is only one.
         let mut thread = lock(&self.verifications.thread);
@@ -40,13 +45,18 @@ impl ArchiveManager {
         }
         let rows = self.expected(first, last)?;
         let segments = self.segments(lineage.segment_blocks)?;
+        let anchors = anchors_between(&learner, first, last, lineage.segment_blocks)?;
+        let anchor_bytes: u64 = anchors.iter().map(|anchor| anchor.bytes).sum();
+        let object_bytes: u64 = rows.iter().filter(|(_, lost)| !lost).map(|(row, _)| row.len_bytes).sum();
         let mut known = lock(&self.verifications.known);
         let verification = Verification {
             id: known.back().map_or(1, |last| lock(last).id + 1),
             state: VerificationState::Running,
             objects: rows.len() as u64,
             objects_done: 0,
-            bytes: rows.iter().filter(|(_, lost)| !lost).map(|(row, _)| row.len_bytes).sum(),
+            anchors: anchors.len() as u64,
+            anchors_done: 0,
+            bytes: object_bytes + anchor_bytes,
             bytes_done: 0,
             gone: 0,
             damaged_objects: 0,
@@ -57,6 +67,8 @@ impl ArchiveManager {
             incomplete: Vec::new(),
             lost_points: 0,
             points: Vec::new(),
+            damaged_anchors: 0,
+            slower: Vec::new(),
             problem: None,
         };
         let shared = Arc::new(Mutex::new(verification.clone()));
@@ -66,7 +78,10 @@ impl ArchiveManager {
             let mut found = Found::default();
             let result = verify(&*store, &rows, &worker, &stop, &mut found);
             tell_points(&found, &lineage, segments, &worker, &stop);
-            learn(&found.missing, &found.damaged);
+            if learner.learn(&found.missing, &found.damaged).is_err() {
+                tracing::warn!("the pool could not be told what the verification of its archive found");
+            }
+            let result = result.and_then(|()| verify_anchors(&*store, &anchors, &learner, &worker, &stop));
             let mut report = lock(&worker);
             report.state = if result.is_ok() { VerificationState::Done } else { VerificationState::Failed };
             report.problem = result.err();
@@ -88,8 +103,17 @@ impl ArchiveManager {
     }
 }
 
-/// Receives the findings: objects that are missing, and objects that are damaged.
-pub(crate) type Learn = Box<dyn FnOnce(&[ObjectId], &[ObjectId]) + Send>;
+/// The pool's anchors at positions in the segments from `first` to `last`.
+fn anchors_between(
+    learner: &dyn Learner,
+    first: u64,
+    last: u64,
+    segment_blocks: u64,
+) -> Result<Vec<KnownAnchor>, ManageError> {
+    let mut anchors = learner.anchors()?;
+    anchors.retain(|anchor| (first..=last).contains(&(anchor.id.lsn.0 / segment_blocks)));
+    Ok(anchors)
+}
 
 /// The problems found, by object.
 #[derive(Default)]
@@ -110,7 +134,7 @@ fn verify(
     let mut codec = Decompressor::new().map_err(|error| error.to_string())?;
     for (row, lost) in rows {
         if stop.is_set() {
-            return Err("the appliance stops".to_owned());
+            return Err(STOPS.to_owned());
         }
         // A lost object may be in the store again. If it is not, it is missing, even if it is an
         // part.
@@ -151,6 +175,32 @@ fn verify(
         if !lost {
             report.bytes_done += row.len_bytes;
         }
+    }
+    Ok(())
+}
+
+/// Reads anchors. The pool deletes those that are of no use.
+fn verify_anchors(
+    store: &dyn Store,
+    anchors: &[KnownAnchor],
+    learner: &dyn Learner,
+    shared: &Mutex<Verification>,
+    stop: &StopFlag,
+) -> Result<(), String> {
+    for anchor in anchors {
+        let useless = match check_anchor(store, anchor, &mut |_| !stop.is_set()) {
+            AnchorOutcome::Whole => None,
+            AnchorOutcome::Useless(words) => Some(words).filter(|_| tell_useless(learner, &anchor.id)),
+            AnchorOutcome::Failed(words) => return Err(words),
+            AnchorOutcome::Stopped => return Err(STOPS.to_owned()),
+        };
+        let mut report = lock(shared);
+        if let Some(words) = useless {
+            report.damaged_anchors += 1;
+            say(&mut report.slower, || words);
+        }
+        report.anchors_done += 1;
+        report.bytes_done += anchor.bytes;
     }
     Ok(())
 }
@@ -206,5 +256,64 @@ fn tell_points(
         let mut report = lock(shared);
         report.lost_points += 1;
         say(&mut report.points, || format!("{name} (LSN {lsn}{time}) {words}"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::anchors::tests::{FakePool, change, names, put, store_in};
+    use super::*;
+
+    fn verification() -> Mutex<Verification> {
+        let verification = serde_json::json!({
+            "id": 1, "state": "running", "objects": 0, "objects_done": 0, "bytes": 0, "bytes_done": 0, "gone": 0,
+            "damaged_objects": 0, "damaged": [], "problem": null,
+        });
+        Mutex::new(serde_json::from_value(verification).expect("a verification"))
+    }
+
+    #[test]
+    fn useless_anchors_are_told_and_deleted_ones_are_not() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = store_in(folder.path());
+        let all: Vec<KnownAnchor> = (1..=5).map(|image| put(&*store, image, 5000)).collect();
+        // A byte of a part, a part, a head; and one that the pool has deleted since it was listed.
+        change(&*store, &names(&all[0])[2], |bytes| {
+            bytes[70] ^= 1;
+            true
+        });
+        change(&*store, &names(&all[1])[1], |_| false);
+        change(&*store, &names(&all[2])[0], |_| false);
+        change(&*store, &names(&all[3])[0], |_| false);
+        let pool = FakePool::of(&[all[0], all[1], all[2], all[4]]);
+        let shared = verification();
+        verify_anchors(&*store, &all, &pool, &shared, &StopFlag::default()).expect("read to its end");
+        let report = lock(&shared).clone();
+        assert_eq!((report.anchors_done, report.damaged_anchors), (5, 3));
+        assert_eq!(report.bytes_done, all.iter().map(|anchor| anchor.bytes).sum::<u64>());
+        assert_eq!((report.damaged_objects, report.missing_objects, report.lost_points), (0, 0, 0));
+        for (words, image) in report.slower.iter().zip(1..) {
+            assert!(words.starts_with(&format!("anchor of image {image} at LSN 5000: ")), "{words}");
+        }
+        assert_eq!(pool.anchors().expect("they are known"), [all[4]]);
+        // Only the one that the pool still has is looked at next time.
+        let again = verification();
+        verify_anchors(&*store, &[all[4]], &pool, &again, &StopFlag::default()).expect("read to its end");
+        assert_eq!(lock(&again).damaged_anchors, 0);
+        let stop = StopFlag::default();
+        stop.set();
+        assert_eq!(verify_anchors(&*store, &all, &pool, &again, &stop), Err(STOPS.to_owned()));
+    }
+
+    #[test]
+    fn only_anchors_in_the_segments_are_read() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = store_in(folder.path());
+        let all: Vec<KnownAnchor> = [255, 256, 511, 512].iter().map(|&lsn| put(&*store, 1, lsn)).collect();
+        let pool = FakePool::of(&all);
+        let between = |first, last| anchors_between(&pool, first, last, 256).expect("they are known");
+        assert_eq!(between(0, u64::MAX), all);
+        assert_eq!(between(1, 1), all[1..3]);
+        assert_eq!(between(3, 9), []);
     }
 }

@@ -112,19 +112,6 @@ pub enum RpcError {
         /// The requested value.
         wanted: String,
     },
-    /// A volume that hosts use is to be deleted or changed.
-    #[error(
-        "the volume '{name}' is in use by {}; disconnect them first (`nvme disconnect`), or {what} anyway with --force (\"force\": true)",
-        in_words(hosts)
-    )]
-    VolumeInUse {
-        /// The volume.
-        name: String,
-        /// The names of the hosts.
-        hosts: Vec<String>,
-        /// What was asked for, like `delete it`.
-        what: &'static str,
-    },
     /// An object that is not a volume does not exist.
     #[error("there is no {kind} '{name}'; {advice}")]
     NoSuchObject {
@@ -166,14 +153,6 @@ fn did_you_mean(suggestion: Option<&str>) -> String {
     suggestion.map_or_else(String::new, |name| format!(", did you mean '{name}'?"))
 }
 
-fn in_words(hosts: &[String]) -> String {
-    let names: Vec<&str> = hosts
-        .iter()
-        .map(|host| if host.is_empty() { "a host without a name" } else { host.as_str() })
-        .collect();
-    names.join(", ")
-}
-
 impl RpcError {
     /// The code on the wire.
     pub fn code(&self) -> i64 {
@@ -185,7 +164,6 @@ impl RpcError {
             RpcError::NoAnswer { .. } | RpcError::Internal { .. } => -32603,
             RpcError::WrongState { .. } => -1,
             RpcError::Volume(error) => volume_code(error),
-            RpcError::VolumeInUse { .. } => -16,
             RpcError::VolumeDiffers { .. } => -17,
             RpcError::NoSuchObject { .. } => -19,
             RpcError::Point(_) | RpcError::Unsupported { .. } => -22,
@@ -197,7 +175,7 @@ impl RpcError {
     pub fn to_object(&self) -> ErrorObject {
         let data = match self {
             RpcError::InvalidParams { source, .. } => source.data(),
-            RpcError::VolumeInUse { hosts, .. } => Some(serde_json::json!({"hosts": hosts})),
+            RpcError::Volume(VolumeError::InUse { hosts, .. }) => Some(serde_json::json!({"hosts": hosts})),
             _ => None,
         };
         ErrorObject { code: self.code(), message: self.to_string(), data }
@@ -208,7 +186,7 @@ fn volume_code(error: &VolumeError) -> i64 {
     match error {
         VolumeError::NoSuchPoint { .. } => -2,
         VolumeError::Failed { .. } | VolumeError::Archive { .. } | VolumeError::ArchiveAway { .. } => -5,
-        VolumeError::Busy { .. } => -16,
+        VolumeError::Busy { .. } | VolumeError::InUse { .. } => -16,
         VolumeError::VolumeExists { .. } | VolumeError::GroupExists { .. } => -17,
         VolumeError::NoSuchVolume { .. } | VolumeError::NoSuchGroup { .. } => -19,
         VolumeError::Invalid { .. } => -22,
@@ -235,7 +213,7 @@ mod tests {
             (VolumeError::Failed { reason: name() }.into(), -5),
             (VolumeError::Archive { reason: name() }.into(), -5),
             (VolumeError::ArchiveAway { reason: name() }.into(), -5),
-            (RpcError::VolumeInUse { name: name(), hosts: vec![name()], what: "delete it" }, -16),
+            (VolumeError::InUse { name: name(), hosts: vec![name()], what: "delete it" }.into(), -16),
             (RpcError::Parse { reason: name() }, -32700),
             (RpcError::InvalidRequest { reason: name() }, -32600),
             (RpcError::MethodNotFound { method: name(), suggestion: None }, -32601),

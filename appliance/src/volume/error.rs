@@ -58,6 +58,19 @@ pub enum VolumeError {
         /// The obstacle.
         reason: String,
     },
+    /// Hosts are connected to a volume that is to be changed or deleted.
+    #[error(
+        "the volume '{name}' is in use by {}; disconnect them first (`nvme disconnect`), or {what} anyway with --force (\"force\": true)",
+        in_words(hosts)
+    )]
+    InUse {
+        /// The volume.
+        name: String,
+        /// The names of the hosts.
+        hosts: Vec<String>,
+        /// What was asked for, like `delete it`.
+        what: &'static str,
+    },
     /// The archive did not return the needed data.
     #[error("the archive failed: {reason}")]
     Archive {
@@ -76,6 +89,14 @@ pub enum VolumeError {
         /// The failure.
         reason: String,
     },
+}
+
+fn in_words(hosts: &[String]) -> String {
+    let names: Vec<&str> = hosts
+        .iter()
+        .map(|host| if host.is_empty() { "a host without a name" } else { host.as_str() })
+        .collect();
+    names.join(", ")
 }
 
 impl From<AppendError> for VolumeError {

@@ -11,6 +11,7 @@ mod error;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
 mod history;
+mod hosts;
 mod image;
 mod info;
 mod manage;
@@ -20,7 +21,9 @@ mod request;
 mod session;
 mod space;
 
-pub use archive::{AnchorPolicy, ArchivePolicy, ArchiveStatus, BackPressure, Forgotten, KnownObjects};
+pub use archive::{
+    AnchorPolicy, ArchivePolicy, ArchiveStatus, BackPressure, Forgotten, KnownAnchor, KnownObjects,
+};
 pub use blocks::diff::DiffRequest;
 pub use blocks::history::HistoryRequest;
 pub use blocks::info::{
@@ -47,6 +50,7 @@ pub use history::synch_table::{SynchDetails, SynchRef, SynchTable};
 pub use history::time_line::TimeLineRequest;
 pub use history::walk::WalkReport;
 pub use history::walk_check::WalkCheck;
+pub use hosts::HostGuard;
 pub use image::index;
 pub use image::lineage::Lineage;
 pub use image::volumes::VOLUMES_MAX;

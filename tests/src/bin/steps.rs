@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use varve::volume::{OpenSession, Point, StepInfo, StepTo};
+use varve::volume::{HostGuard, OpenSession, Point, StepInfo, StepTo};
 use varve_tests::sim::past::Past;
 use varve_tests::sim::world::wait;
 
@@ -38,7 +38,7 @@ struct Options {
 const NAME: &str = "search";
 
 fn step(past: &Past, to: StepTo) -> StepInfo {
-    let step = Rc::clone(&past.pool).step_session(NAME.to_owned(), to, false);
+    let step = Rc::clone(&past.pool).step_session(NAME.to_owned(), to, false, HostGuard::none());
     wait(&past.pool, step).unwrap_or_else(|error| panic!("seed {}: {error}", past.seed))
 }
 

@@ -23,6 +23,9 @@ pub enum AnchorDamage {
     /// A field has a value that it cannot have.
     #[error("its {0} cannot be")]
     Field(&'static str),
+    /// A part has other leaves than the head says.
+    #[error("it does not have the leaves that its head lists")]
+    Unlisted,
     /// Zstandard refuses a frame.
     #[error("a frame cannot be decompressed: {0}")]
     Zstd(&'static str),

@@ -4,7 +4,7 @@ use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::part::part_bytes_max;
-use super::{ANCHOR_VERSION, AnchorDamage, AnchorId, LEAF_BLOCKS, PART_LEAVES, PARTS_MAX};
+use super::{ANCHOR_VERSION, AnchorDamage, AnchorId, LEAF_BLOCKS, Leaves, PART_LEAVES, PARTS_MAX};
 use crate::log::frame::{Framed, framed};
 use crate::log::types::Lsn;
 
@@ -132,6 +132,19 @@ impl AnchorHead {
         };
         let end = first(number.saturating_add(1)).unwrap_or(u64::MAX);
         (first(number).unwrap_or(u64::MAX), end)
+    }
+
+    /// Checks that a part has the leaves that this head lists.
+    ///
+    /// # Errors
+    /// [`AnchorDamage::Unlisted`].
+    pub fn check_part(&self, number: u32, leaves: &Leaves) -> Result<(), AnchorDamage> {
+        let (_, end) = self.blocks_of(number);
+        let is_before_next = leaves.last().is_some_and(|last| last < end.div_ceil(LEAF_BLOCKS as u64));
+        let is_listed = self.parts.get(number as usize).is_some_and(|listed| {
+            leaves.first() == Some(listed.first_leaf) && leaves.len() == listed.leaves as usize
+        });
+        if is_listed && is_before_next { Ok(()) } else { Err(AnchorDamage::Unlisted) }
     }
 
     /// Its bytes.

@@ -59,45 +59,67 @@ fn verify(store: &dyn Store, name: &Name, bytes: &[u8], options: &WorkerOptions)
     Err(failure::damaged(store, name, "it is not what was put".to_owned()))
 }
 
-/// Reads an object of an anchor. A part has the bytes and the digest that the head lists: it is not
-/// the one of an earlier try.
+/// Reads an object of an anchor.
 ///
 /// # Errors
-/// [`ArchiveError::Damaged`], also for the object of another anchor; [`ArchiveError::Store`].
-pub fn read_anchor(
+/// As [`read_anchor_head`] and [`read_anchor_part`].
+pub(super) fn read_anchor(
     store: &dyn Store,
     id: &AnchorId,
     read: AnchorRead,
     options: &WorkerOptions,
 ) -> Result<AnchorContent, ArchiveError> {
     match read {
-        AnchorRead::Head(parts) => {
-            let name = named(store, id.head_name(parts))?;
-            options.stop.check(store, "get", &name).map_err(failure::of_store)?;
-            let bytes =
-                read_front(store, &name, AnchorHead::bytes_of(parts) + 1).map_err(failure::of_store)?;
-            let head = AnchorHead::decode(id, &bytes);
-            let head = head.map_err(|damage| failure::damaged(store, &name, damage.to_string()))?;
-            if head.parts.len() != parts as usize {
-                return Err(failure::damaged(store, &name, "its count of parts is wrong".to_owned()));
-            }
-            Ok(AnchorContent::Head(head))
-        }
+        AnchorRead::Head(parts) => read_anchor_head(store, id, parts, options).map(AnchorContent::Head),
         AnchorRead::Part(number, listed) => {
-            let name = named(store, id.part_name(number))?;
-            options.stop.check(store, "get", &name).map_err(failure::of_store)?;
-            let mut buffer = vec![0; listed.bytes as usize];
-            store.get_range(&name, 0, &mut buffer).map_err(failure::of_store)?;
-            if *blake3::hash(&buffer).as_bytes() != listed.digest {
-                let reason = "its digest is not the one that its head lists".to_owned();
-                return Err(failure::damaged(store, &name, reason));
-            }
-            let leaves = Leaves::decode(id, number, &buffer);
-            Ok(AnchorContent::Leaves(
-                leaves.map_err(|damage| failure::damaged(store, &name, damage.to_string()))?,
-            ))
+            read_anchor_part(store, id, number, &listed, options).map(AnchorContent::Leaves)
         }
     }
+}
+
+/// Reads the head of an anchor with so many parts.
+///
+/// # Errors
+/// [`ArchiveError::Damaged`], also for the object of another anchor; [`ArchiveError::Store`].
+pub fn read_anchor_head(
+    store: &dyn Store,
+    id: &AnchorId,
+    parts: u32,
+    options: &WorkerOptions,
+) -> Result<AnchorHead, ArchiveError> {
+    let name = named(store, id.head_name(parts))?;
+    options.stop.check(store, "get", &name).map_err(failure::of_store)?;
+    let bytes = read_front(store, &name, AnchorHead::bytes_of(parts) + 1).map_err(failure::of_store)?;
+    let head = AnchorHead::decode(id, &bytes);
+    let head = head.map_err(|damage| failure::damaged(store, &name, damage.to_string()))?;
+    if head.parts.len() != parts as usize {
+        return Err(failure::damaged(store, &name, "its count of parts is wrong".to_owned()));
+    }
+    Ok(head)
+}
+
+/// Reads a part of an anchor. It has the bytes and the digest that the head lists: it is not the
+/// one of an earlier try.
+///
+/// # Errors
+/// As [`read_anchor_head`].
+pub fn read_anchor_part(
+    store: &dyn Store,
+    id: &AnchorId,
+    number: u32,
+    listed: &StoredAnchor,
+    options: &WorkerOptions,
+) -> Result<Leaves, ArchiveError> {
+    let name = named(store, id.part_name(number))?;
+    options.stop.check(store, "get", &name).map_err(failure::of_store)?;
+    let mut buffer = vec![0; listed.bytes as usize];
+    store.get_range(&name, 0, &mut buffer).map_err(failure::of_store)?;
+    if *blake3::hash(&buffer).as_bytes() != listed.digest {
+        let reason = "its digest is not the one that its head lists".to_owned();
+        return Err(failure::damaged(store, &name, reason));
+    }
+    let leaves = Leaves::decode(id, number, &buffer);
+    leaves.map_err(|damage| failure::damaged(store, &name, damage.to_string()))
 }
 
 /// Deletes objects of anchors, in this order; returns how many existed.

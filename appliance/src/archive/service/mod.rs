@@ -38,7 +38,7 @@ use std::sync::Arc;
 
 use super::store::Store;
 
-pub use anchors::{delete_anchors, read_anchor, store_anchor};
+pub use anchors::{delete_anchors, read_anchor_head, read_anchor_part, store_anchor};
 pub use cache::{BlocksCache, CacheStats, EntriesCache, TABLES_CACHE_BYTES_DEFAULT, TablesCache};
 pub use delete::delete;
 pub use inline::{InlineArchive, InlineOptions};

@@ -9,7 +9,7 @@ use crate::archive::service::{StopFlag, VerifyPolicy};
 use crate::log::Lsn;
 use crate::manage::{
     ArchiveManager, ArchiveReport, ArchivedObject, EXPIRE_OBJECTS_DEFAULT, ExpiryReport, ExpiryRequest,
-    Explained, LIST_LIMIT_DEFAULT, Learner, Sealed, Verification,
+    Explained, LIST_LIMIT_DEFAULT, Sealed, Verification,
 };
 use crate::rpc::app::App;
 use crate::rpc::error::RpcError;
@@ -26,7 +26,7 @@ pub(super) fn methods() -> Vec<Method> {
             "The objects of the pool in the archive, in the order of the log.",
             list,
         ),
-        Method::direct("archive_verify", "Begins to read the archive back with every check.", verify),
+        Method::direct("archive_verify", "Begins to read the archive back, objects and then anchors, with every check.", verify),
         Method::direct("archive_verify_check", "How far a verification is.", verify_check),
         Method::direct("archive_explain", "Why a point is kept, which segments it needs, and when it expires.", explain),
         Method::direct(
@@ -131,13 +131,7 @@ fn verify(registry: &Registry, VerifyParams { from, to }: VerifyParams) -> Resul
     let archive = registry.archive()?;
     let lineage = registry
         .on_reactor("archive_verify", |app| std::future::ready(app.pool().map(|pool| pool.lineage())))?;
-    let handle = registry.handle().clone();
-    let learn = move |missing: &[ObjectId], damaged: &[ObjectId]| {
-        if handle.learn(missing, damaged).is_err() {
-            tracing::warn!("the pool could not be told what the verification of its archive found");
-        }
-    };
-    let begun = archive.verify(from, to.unwrap_or(u64::MAX), lineage, Box::new(learn))?;
+    let begun = archive.verify(from, to.unwrap_or(u64::MAX), lineage, registry.handle().clone())?;
     tell_lost(registry, "archive_verify")?;
     Ok(begun)
 }

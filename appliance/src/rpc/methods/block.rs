@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use serde::Deserialize;
 
-use super::volume::check_unused;
+use super::volume::host_guard;
 use crate::rpc::app::App;
 use crate::rpc::error::RpcError;
 use crate::rpc::method::Method;
@@ -91,9 +91,7 @@ async fn restore(app: App, params: RestoreParams) -> Result<BlockRestoreInfo, Rp
     let at: NamedPoint = params.at.parse()?;
     let RestoreParams { volume, block, blocks, force, .. } = params;
     let pool = app.pool()?;
-    if !force {
-        check_unused(&app, &volume, "write the old blocks")?;
-    }
+    host_guard(&app, force).check(&volume, "write the old blocks")?;
     let request = BlockRestoreRequest { volume, block, blocks, at };
     let (info, restore) = Rc::clone(&pool).begin_block_restore(request).await?;
     // It goes on in the background; `block_get_restore` shows its progress.

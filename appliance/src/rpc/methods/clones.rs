@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use serde::{Deserialize, Serialize};
 
-use super::volume::check_unused;
+use super::volume::host_guard;
 use crate::rpc::app::App;
 use crate::rpc::error::RpcError;
 use crate::rpc::method::Method;
@@ -57,12 +57,8 @@ async fn roll_back(app: App, params: RollBackParams) -> Result<RolledBackAnswer,
     let RollBackParams { volume, at, force } = params;
     let point: NamedPoint = at.parse()?;
     let pool = app.pool()?;
-    if !force {
-        for name in Rc::clone(&pool).roll_back_targets(volume.clone(), point.clone()).await? {
-            check_unused(&app, &name, "roll it back")?;
-        }
-    }
-    let done = Rc::clone(&pool).roll_back_members(volume.clone(), point, force).await?;
+    let guard = host_guard(&app, force);
+    let done = Rc::clone(&pool).roll_back_members(volume.clone(), point, force, guard).await?;
     hydrate_all(&app, &pool, &done);
     if done.group.is_some() {
         return Ok(RolledBackAnswer::Group(Box::new(done)));
@@ -94,10 +90,7 @@ struct ResetParams {
 async fn reset(app: App, params: ResetParams) -> Result<VolumeInfo, RpcError> {
     let ResetParams { name, at, force } = params;
     let point = at.map(|at| at.parse::<NamedPoint>()).transpose()?;
-    if !force {
-        check_unused(&app, &name, "reset it")?;
-    }
-    Ok(app.pool()?.reset_clone(name, point).await?)
+    Ok(app.pool()?.reset_clone(name, point, host_guard(&app, force)).await?)
 }
 
 #[derive(Debug, Deserialize)]
@@ -118,13 +111,7 @@ async fn promote(app: App, params: PromoteParams) -> Result<Vec<VolumeInfo>, Rpc
         drop(app.local().spawn(pool.hydrate(clone.id)));
         return Ok(vec![VolumeInfo { hydrating: true, ..clone }]);
     }
-    if !force {
-        check_unused(&app, &name, "promote it")?;
-        let clones = pool.clones();
-        let origin = clones.iter().find(|clone| clone.name == name).and_then(|clone| clone.origin.as_deref());
-        origin.map_or(Ok(()), |origin| check_unused(&app, origin, "give its name to the clone"))?;
-    }
-    Ok(pool.promote_clone(name).await?.into())
+    Ok(pool.promote_clone(name, host_guard(&app, force)).await?.into())
 }
 
 #[derive(Debug, Deserialize)]
@@ -138,8 +125,5 @@ struct RenameParams {
 
 async fn rename(app: App, params: RenameParams) -> Result<VolumeInfo, RpcError> {
     let RenameParams { name, to, force } = params;
-    if !force {
-        check_unused(&app, &name, "rename it")?;
-    }
-    Ok(app.pool()?.rename_volume(name, to).await?)
+    Ok(app.pool()?.rename_volume(name, to, host_guard(&app, force)).await?)
 }

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use serde::{Deserialize, Serialize};
 
 use super::clones::hydrate_all;
-use super::volume::check_unused;
+use super::volume::host_guard;
 use crate::nvmf::nqn;
 use crate::rpc::app::App;
 use crate::rpc::error::RpcError;
@@ -85,12 +85,6 @@ async fn open(app: App, params: OpenParams) -> Result<SessionAnswer, RpcError> {
     Ok(session.into())
 }
 
-/// Refuses to change what a host sees of a session's clones while it is connected to one.
-fn refuse_in_use(app: &App, session: &str, force: bool, what: &'static str) -> Result<(), RpcError> {
-    let clones = app.pool()?.clone_names(session)?;
-    if force { Ok(()) } else { clones.iter().try_for_each(|clone| check_unused(app, clone, what)) }
-}
-
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct StepParams {
@@ -115,8 +109,7 @@ async fn step(app: App, params: StepParams) -> Result<StepInfo, RpcError> {
             return Err(VolumeError::Invalid { what: "step", reason }.into());
         }
     };
-    refuse_in_use(&app, &name, force, "move it")?;
-    Ok(app.pool()?.step_session(name, to, discard_writes).await?)
+    Ok(app.pool()?.step_session(name, to, discard_writes, host_guard(&app, force)).await?)
 }
 
 #[derive(Debug, Deserialize)]
@@ -143,8 +136,8 @@ struct BisectParams {
 }
 
 async fn bisect(app: App, params: BisectParams) -> Result<BisectInfo, RpcError> {
-    refuse_in_use(&app, &params.name, params.force, "move it")?;
-    Ok(app.pool()?.bisect_session(params.name, params.discard_writes).await?)
+    let BisectParams { name, discard_writes, force } = params;
+    Ok(app.pool()?.bisect_session(name, discard_writes, host_guard(&app, force)).await?)
 }
 
 #[derive(Debug, Deserialize)]
@@ -188,23 +181,15 @@ async fn commit(app: App, params: CommitParams) -> Result<Committed, RpcError> {
     let pool = app.pool()?;
     match (roll_back, keep) {
         (true, None) => {
-            if !force {
-                for volume in pool.source_names(&name)? {
-                    check_unused(&app, &volume, "roll it back")?;
-                }
-            }
-            refuse_in_use(&app, &name, force, "delete it")?;
-            let done = Rc::clone(&pool).roll_back_session(name, discard_writes, force).await?;
+            let guard = host_guard(&app, force);
+            let done = Rc::clone(&pool).roll_back_session(name, discard_writes, force, guard).await?;
             hydrate_all(&app, &pool, &done);
             let volumes = done.volumes.into_iter().map(|rolled| rolled.volume).collect();
             Ok(Committed { volumes, before: Some(done.before) })
         }
         (false, Some(keep)) => {
-            // A clone that keeps its name loses no host.
-            if name != keep {
-                refuse_in_use(&app, &name, force, "rename it")?;
-            }
-            Ok(Committed { volumes: pool.keep_session(name, keep).await?, before: None })
+            let volumes = pool.keep_session(name, keep, host_guard(&app, force)).await?;
+            Ok(Committed { volumes, before: None })
         }
         _ => {
             let reason = "say either that the volume is rolled back (`roll_back`), or under which name the clone is kept (`keep`)".to_owned();
@@ -222,8 +207,6 @@ struct AbortParams {
 }
 
 async fn abort(app: App, params: AbortParams) -> Result<bool, RpcError> {
-    refuse_in_use(&app, &params.name, params.force, "delete it")?;
-    let pool = app.pool()?;
-    Rc::clone(&pool).abort_session(params.name).await?;
+    app.pool()?.abort_session(params.name, host_guard(&app, params.force)).await?;
     Ok(true)
 }

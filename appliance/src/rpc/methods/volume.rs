@@ -10,7 +10,7 @@ use crate::rpc::app::App;
 use crate::rpc::error::RpcError;
 use crate::rpc::method::Method;
 use crate::text::units::SizeBytes;
-use crate::volume::{CreateVolume, VolumeError, VolumeInfo};
+use crate::volume::{CreateVolume, HostGuard, VolumeError, VolumeInfo};
 
 pub(super) fn methods() -> Vec<Method> {
     vec![
@@ -114,21 +114,20 @@ enum Deleted {
 async fn delete(app: App, params: DeleteParams) -> Result<Deleted, RpcError> {
     let DeleteParams { name, force } = params;
     let pool = app.pool()?;
-    if !force {
-        check_unused(&app, &name, "delete it")?;
-    }
     let left_groups = pool.group_names_of(&name);
-    pool.delete_volume(name).await?;
+    pool.delete_unused_volume(name, host_guard(&app, force)).await?;
     Ok(if left_groups.is_empty() { Deleted::Plain(true) } else { Deleted::LeftGroups { left_groups } })
 }
 
-/// Refuses what hosts that are connected to a volume would notice: `what` says what was asked for.
-pub(super) fn check_unused(app: &App, name: &str, what: &'static str) -> Result<(), RpcError> {
-    let Some(target) = app.find_target() else { return Ok(()) };
-    let mut hosts = target.hosts(&nqn::of_volume(name));
-    hosts.sort();
-    hosts.dedup();
-    if hosts.is_empty() { Ok(()) } else { Err(RpcError::VolumeInUse { name: name.to_owned(), hosts, what }) }
+/// Refuses what hosts that are connected to a volume would notice, unless it is forced.
+pub(super) fn host_guard(app: &App, force: bool) -> HostGuard {
+    if force {
+        return HostGuard::none();
+    }
+    let app = app.clone();
+    HostGuard::new(move |name| {
+        app.find_target().map_or_else(Vec::new, |target| target.hosts(&nqn::of_volume(name)))
+    })
 }
 
 #[derive(Debug, Deserialize)]

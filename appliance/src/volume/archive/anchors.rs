@@ -6,6 +6,7 @@
 //! head is deleted.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Bound;
 
 use uuid::Uuid;
 
@@ -21,12 +22,13 @@ const DELETES_MAX: usize = 1000;
 
 /// An anchor in the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::volume) struct KnownAnchor {
-    pub(in crate::volume) id: AnchorId,
+pub struct KnownAnchor {
+    /// Which one.
+    pub id: AnchorId,
     /// How many parts it has.
-    pub(in crate::volume) parts: u32,
+    pub parts: u32,
     /// The bytes of all its objects.
-    pub(in crate::volume) bytes: u64,
+    pub bytes: u64,
 }
 
 /// The anchors of a pool. See the module's documentation.
@@ -110,6 +112,12 @@ impl Anchors {
         range.into_iter().flatten().rev().map(|(_, anchor)| *anchor)
     }
 
+    /// At most so many after a place, in the order of images and positions.
+    pub(super) fn after(&self, place: Option<(u32, Lsn)>, limit: usize) -> Vec<KnownAnchor> {
+        let start = place.map_or(Bound::Unbounded, Bound::Excluded);
+        self.known.range((start, Bound::Unbounded)).take(limit).map(|(_, anchor)| *anchor).collect()
+    }
+
     /// How many there are, and the bytes of all.
     pub(super) fn totals(&self) -> (u64, u64) {
         (self.known.len() as u64, self.known.values().map(|anchor| anchor.bytes).sum())
@@ -120,14 +128,18 @@ impl Anchors {
         self.known.keys().map(|&(_, lsn)| lsn).max()
     }
 
-    /// Forgets an anchor that cannot be used. With `delete`, its objects are deleted too.
-    pub(super) fn forget(&mut self, id: &AnchorId, delete: bool) {
+    /// Forgets an anchor that cannot be used. With `delete`, its objects are deleted too. Returns
+    /// whether it was known.
+    pub(super) fn forget(&mut self, id: &AnchorId, delete: bool) -> bool {
         let place = (id.image, id.lsn);
-        let Some(known) = self.known.get(&place).copied().filter(|known| known.id == *id) else { return };
-        self.known.remove(&place);
-        if delete {
-            self.doom(&known.id, known.parts);
+        let known = self.known.get(&place).copied().filter(|known| known.id == *id);
+        if let Some(known) = known {
+            self.known.remove(&place);
+            if delete {
+                self.doom(&known.id, known.parts);
+            }
         }
+        known.is_some()
     }
 
     /// Has the objects of an anchor deleted, which may not be there: the head first.
@@ -230,6 +242,11 @@ mod tests {
         assert_eq!(found(100, 300), [300, 200]);
         assert_eq!(found(300, 300), [] as [u64; 0]);
         assert_eq!((anchors.totals(), anchors.newest()), ((4, 40), Some(Lsn(300))));
+        let after = |place, limit| -> Vec<(u32, u64)> {
+            anchors.after(place, limit).iter().map(|anchor| (anchor.id.image, anchor.id.lsn.0)).collect()
+        };
+        assert_eq!(after(None, 2), [(1, 100), (1, 200)]);
+        assert_eq!(after(Some((1, Lsn(200))), 9), [(1, 300), (2, 250)]);
     }
 
     #[test]
@@ -261,9 +278,9 @@ mod tests {
         anchors.insert(KnownAnchor { id: AnchorId { epoch: 70_000, ..id(1, 400) }, parts: 0, bytes: 1 });
         anchors.apply(&[Cut { epoch: 65_000, sequence: SegmentSeq(0), end_lsn: Lsn(300) }]);
         assert_eq!(left(&anchors), [(1, 100), (1, 400)]);
-        anchors.forget(&id(1, 400), true);
+        assert!(!anchors.forget(&id(1, 400), true));
         assert_eq!(left(&anchors), [(1, 100), (1, 400)], "it is another one");
-        anchors.forget(&id(1, 100), true);
+        assert!(anchors.forget(&id(1, 100), true));
         assert_eq!((left(&anchors), anchors.take_doomed().len()), (vec![(1, 400)], 3));
     }
 }

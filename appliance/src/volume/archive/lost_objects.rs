@@ -1,8 +1,14 @@
 //! Reports to the pool about its archive, from jobs that check the store: objects that are missing,
-//! damaged, or found again.
+//! damaged, or found again, and anchors that are of no use.
 
+use super::anchors::KnownAnchor;
+use crate::archive::anchor::AnchorId;
 use crate::archive::object::ObjectId;
+use crate::log::Lsn;
 use crate::volume::pool::Pool;
+
+/// How many anchors are listed at once.
+const PAGE_ANCHORS: usize = 1000;
 
 impl Pool {
     /// Sets the complete list of objects that the store has lost. Those that the primary device
@@ -41,5 +47,19 @@ impl Pool {
         };
         let here: Vec<ObjectId> = damaged.iter().filter(is_here).copied().collect();
         archive.lose(&here, &mut side, &mut log);
+    }
+
+    /// Lists anchors in the order of images and positions, from the first one after a place on.
+    /// After the last one the list is empty.
+    pub fn anchors_after(&self, place: Option<(u32, Lsn)>) -> Vec<KnownAnchor> {
+        let state = self.state.borrow();
+        state.archive.get().map_or_else(Vec::new, |archive| archive.anchors.after(place, PAGE_ANCHORS))
+    }
+
+    /// Reports an anchor that is damaged, or lacks a part. It is not used any more, and what is left
+    /// of it is deleted; a later round makes another one. Returns whether it was in use: it may have
+    /// been deleted while it was read.
+    pub fn learn_useless_anchor(&self, id: &AnchorId) -> bool {
+        self.forget_anchor(id, true)
     }
 }

@@ -61,7 +61,7 @@ mod throttle;
 mod turn;
 
 pub(super) use ahead::Ahead;
-pub(super) use anchors::KnownAnchor;
+pub use anchors::KnownAnchor;
 pub use expire::Forgotten;
 pub(super) use fetch::{ArchivedBlocks, BlockAnswer, Fetched};
 pub use objects::KnownObjects;

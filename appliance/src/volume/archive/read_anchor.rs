@@ -45,12 +45,11 @@ impl Pool {
         Ok(ComingAnchor(slot))
     }
 
-    /// Stops using an anchor. With `delete`, what is in the store of it is deleted.
-    pub(in crate::volume) fn forget_anchor(&self, id: &AnchorId, delete: bool) {
+    /// Stops using an anchor. With `delete`, what is in the store of it is deleted. Returns whether
+    /// it was in use.
+    pub(in crate::volume) fn forget_anchor(&self, id: &AnchorId, delete: bool) -> bool {
         let state = &mut *self.state.borrow_mut();
         let may_delete = delete && state.catalog.ownership.rehearsal_lsn.is_none();
-        if let Some(archive) = state.archive.get_mut() {
-            archive.anchors.forget(id, may_delete);
-        }
+        state.archive.get_mut().is_some_and(|archive| archive.anchors.forget(id, may_delete))
     }
 }

@@ -22,7 +22,7 @@
 
 use std::collections::VecDeque;
 
-use crate::archive::anchor::{AnchorHead, AnchorPart, LEAF_BLOCKS, Leaves};
+use crate::archive::anchor::{AnchorHead, AnchorPart};
 use crate::archive::service::{AnchorContent, AnchorRead, ArchiveError, StoredAnchor};
 use crate::log::reader::LsnRange;
 use crate::log::{Lsn, SegmentSeq};
@@ -172,7 +172,8 @@ impl Pool {
             let Some((number, part)) = coming.pop_front() else { return Ok(()) };
             let arrived = part.arrive().await?;
             let AnchorContent::Leaves(leaves) = &*arrived else { unreachable!("a part was requested") };
-            check_part(head, number, leaves)?;
+            let damaged = |damage| Unusable::Damaged(format!("part {number}: {damage}"));
+            head.check_part(number, leaves).map_err(damaged)?;
             report.anchor_bytes += u64::from(head.parts[number as usize].bytes);
             for place in (0..leaves.len()).step_by(PIECE_LEAVES) {
                 for (number, mappings) in leaves.iter_from(place).take(PIECE_LEAVES) {
@@ -200,15 +201,4 @@ impl Pool {
             && line.end_lsn() == anchor.id.lsn.plus(1);
         if is_same { Ok(()) } else { Err(Unusable::Foreign) }
     }
-}
-
-/// Whether a part has the leaves that the head says.
-fn check_part(head: &AnchorHead, number: u32, leaves: &Leaves) -> Result<(), Unusable> {
-    let listed = &head.parts[number as usize];
-    let (_, end) = head.blocks_of(number);
-    let is_before_next = leaves.last().is_some_and(|last| last < end.div_ceil(LEAF_BLOCKS as u64));
-    if leaves.first() == Some(listed.first_leaf) && leaves.len() == listed.leaves as usize && is_before_next {
-        return Ok(());
-    }
-    Err(Unusable::Damaged(format!("part {number} is not the one that its head lists")))
 }

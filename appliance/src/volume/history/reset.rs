@@ -11,12 +11,15 @@ use crate::log::{ImageId, Lsn, recovery};
 use crate::volume::catalog::{Catalog, CatalogImage, CatalogVolume};
 use crate::volume::error::VolumeError;
 use crate::volume::history::point::NamedPoint;
+use crate::volume::hosts::HostGuard;
 use crate::volume::image::rebase::RebaseKind;
 use crate::volume::image::volume::Volume;
 use crate::volume::info::{CloneSpace, ImageParent, VolumeInfo};
 use crate::volume::pool::Pool;
 use crate::volume::request::VolumeId;
 
+/// What a reset does to a clone, for a refusal.
+const RESET_IT: &str = "reset it";
 /// How many roll-backs of a clone are followed to its origin.
 const ROLL_BACKS_MAX: usize = 1024;
 
@@ -36,13 +39,15 @@ impl Pool {
     /// Sets a clone to the point from which it was made, or to another point of its origin.
     ///
     /// # Errors
-    /// No such volume, or it is no clone; a point that does not exist; no room; a failed pool.
-    /// Nothing has changed then.
+    /// No such volume, or it is no clone; a host is connected to it; a point that does not exist;
+    /// no room; a failed pool. Nothing has changed then.
     pub async fn reset_clone(
         self: Rc<Self>,
         name: String,
         point: Option<NamedPoint>,
+        guard: HostGuard,
     ) -> Result<VolumeInfo, VolumeError> {
+        guard.check(&name, RESET_IT)?;
         let (id, uuid) = self.identity_of(&name)?;
         self.refuse_session_clone(uuid)?;
         let expiries = self.expiries();
@@ -62,7 +67,10 @@ impl Pool {
             }
         };
         let moves = [(id, to)];
-        let done = self.rebase(&moves, RebaseKind::Reset, |_, _| {
+        let done = self.rebase(&moves, RebaseKind::Reset, |catalog, _| {
+            // It may have another name now.
+            let now = catalog.volume_with_uuid(uuid);
+            guard.check_all(now.map(|volume| &volume.name), RESET_IT)?;
             self.check_not_expired(expiries, format_args!("{what} was being opened"))
         });
         let done = done.await?;

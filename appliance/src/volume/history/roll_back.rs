@@ -3,8 +3,8 @@
 //!
 //! **What a host sees.** The same namespace, with other contents, from one command to the next. A
 //! command that was submitted before the change belongs to the old state, every later one to the
-//! new state. What a host keeps in its caches is not known here, so the caller refuses while a host
-//! is connected, unless the operator insists.
+//! new state. What a host keeps in its caches is not known here, so a roll-back is refused while a
+//! host is connected, unless the operator insists.
 //!
 //! **What stays.** The state before is named by one snapshot that is made in the same change of the
 //! catalog, so it stays reachable, and rolling back to it undoes the roll-back.
@@ -25,17 +25,35 @@ use crate::volume::history::members::Members;
 use crate::volume::history::past::ScanReport;
 use crate::volume::history::point::NamedPoint;
 use crate::volume::history::roll_back_info::{RollBackInfo, RollBacks, RolledBack};
+use crate::volume::hosts::HostGuard;
 use crate::volume::image::rebase::{PastState, RebaseKind};
 use crate::volume::info::ResolvedPoint;
 use crate::volume::manage::checks::NAME_BYTES_MAX;
+use crate::volume::manage::operations::DELETE_IT;
 use crate::volume::pool::Pool;
 use crate::volume::request::VolumeId;
 
+/// What a roll-back does to a volume, for a refusal.
+pub(in crate::volume) const ROLL_IT_BACK: &str = "roll it back";
 /// How the names of the snapshots begin that roll-backs make.
 const SNAPSHOT_PREFIX: &str = "before-roll-back-of-";
 
+/// How volumes are rolled back.
+#[derive(Clone, Copy)]
+pub(in crate::volume) struct RollBackTerms<'a> {
+    /// Volumes that are deleted in the same change.
+    pub(in crate::volume) ended: &'a [String],
+    /// Also if blocks of the point's state are only in an archive that does not answer.
+    pub(in crate::volume) forced: bool,
+    /// How often history had expired when the point was looked up.
+    pub(in crate::volume) expiries: u64,
+    /// Whether hosts allow it.
+    pub(in crate::volume) guard: &'a HostGuard,
+}
+
 impl Pool {
-    /// Rolls a volume back to a point: [`roll_back_members`](Self::roll_back_members) of one.
+    /// Rolls a volume that no host is connected to back to a point:
+    /// [`roll_back_members`](Self::roll_back_members) of one.
     ///
     /// # Errors
     /// As there.
@@ -45,7 +63,8 @@ impl Pool {
         point: impl Into<NamedPoint>,
         forced: bool,
     ) -> Result<RollBackInfo, VolumeError> {
-        let done = Rc::clone(&self).roll_back_members(volume.clone(), point, forced).await?;
+        let done =
+            Rc::clone(&self).roll_back_members(volume.clone(), point, forced, HostGuard::none()).await?;
         done.into_first().ok_or(VolumeError::NoSuchVolume { name: volume })
     }
 
@@ -55,52 +74,37 @@ impl Pool {
     /// volumes ([`hydrate`](Self::hydrate)).
     ///
     /// # Errors
-    /// No such volume or group, or one that did not exist at the point; a point that does not
-    /// exist; an archive that does not answer; no room; a failed pool. Nothing has changed then.
+    /// No such volume or group, or one that did not exist at the point; a host is connected to one;
+    /// a point that does not exist; an archive that does not answer; no room; a failed pool.
+    /// Nothing has changed then.
     pub async fn roll_back_members(
         self: Rc<Self>,
         name: String,
         point: impl Into<NamedPoint>,
         forced: bool,
+        guard: HostGuard,
     ) -> Result<RollBacks, VolumeError> {
         let expiries = self.expiries();
         let (at, members) = self.present_members_at(&name, &point.into()).await?;
         for volume in &members.volumes {
             self.refuse_session_clone(volume.uuid)?;
         }
-        self.roll_back_to(at, members, &[], forced, expiries).await
+        let terms = RollBackTerms { ended: &[], forced, expiries, guard: &guard };
+        self.roll_back_to(at, members, terms).await
     }
 
-    /// The present names of the volumes that a roll-back of a volume or a group to a point is for.
-    ///
-    /// # Errors
-    /// Those of the roll-back.
-    pub async fn roll_back_targets(
-        self: Rc<Self>,
-        name: String,
-        point: NamedPoint,
-    ) -> Result<Vec<String>, VolumeError> {
-        if !self.is_group(&name) {
-            return Ok(vec![name]);
-        }
-        let (_, members) = self.present_members_at(&name, &point).await?;
-        let state = self.state.borrow();
-        let now = members.volumes.iter().filter_map(|then| state.catalog.volume_with_uuid(then.uuid));
-        Ok(now.map(|volume| volume.name.clone()).collect())
-    }
-
-    /// Rolls volumes back to the point at which they are given. The volumes named in `ended` are
-    /// deleted in the same change.
+    /// Rolls volumes back to the point at which they are given.
     pub(in crate::volume) async fn roll_back_to(
         &self,
         at: ResolvedPoint,
         members: Members,
-        ended: &[String],
-        forced: bool,
-        expiries: u64,
+        terms: RollBackTerms<'_>,
     ) -> Result<RollBacks, VolumeError> {
         let started = Instant::now();
+        let RollBackTerms { ended, forced, expiries, .. } = terms;
         let Members { catalog, group, volumes } = members;
+        let now = Catalog::clone(&self.state.borrow().catalog);
+        check_unused(&now, &volumes, &terms)?;
         let (mut moves, mut reports) = (Vec::new(), Vec::new());
         for volume in &volumes {
             let id = self.id_with_uuid(volume.uuid, &volume.name)?;
@@ -113,6 +117,7 @@ impl Pool {
         }
         let mut before = None;
         let done = self.rebase(&moves, RebaseKind::RollBack, |catalog, head| {
+            check_unused(catalog, &volumes, &terms)?;
             self.check_not_expired(expiries, format_args!("{} was being opened", at.point))?;
             let first = volumes.first().and_then(|first| catalog.volume_with_uuid(first.uuid));
             let name = group.as_ref().or(first.map(|first| &first.name)).cloned().unwrap_or_default();
@@ -219,6 +224,18 @@ impl Pool {
         );
         Err(VolumeError::ArchiveAway { reason })
     }
+}
+
+/// Refuses a roll-back that hosts would notice: under which names they know the volumes now is in
+/// the catalog.
+fn check_unused(
+    catalog: &Catalog,
+    volumes: &[CatalogVolume],
+    terms: &RollBackTerms<'_>,
+) -> Result<(), VolumeError> {
+    let now = volumes.iter().filter_map(|then| catalog.volume_with_uuid(then.uuid));
+    terms.guard.check_all(now.map(|volume| &volume.name), ROLL_IT_BACK)?;
+    terms.guard.check_all(terms.ended, DELETE_IT)
 }
 
 /// The snapshot of the present state, for a volume or a group that is about to be rolled back.

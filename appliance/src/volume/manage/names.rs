@@ -1,8 +1,8 @@
 //! Names of volumes: renames one, and swaps those of a clone and its origin.
 //!
 //! Hosts find a volume by its name, which is in its NQN. So hosts that are connected lose a volume
-//! that gets another name, and find under the old name whatever has it then: the caller refuses
-//! while a host is connected. UUIDs, contents and history stay with the volume; points of the past
+//! that gets another name, and find under the old name whatever has it then: both are refused while
+//! a host is connected. UUIDs, contents and history stay with the volume; points of the past
 //! know it by the name that it had then.
 
 use std::rc::Rc;
@@ -10,21 +10,33 @@ use std::rc::Rc;
 use crate::log::{Lsn, recovery};
 use crate::volume::catalog::Catalog;
 use crate::volume::error::VolumeError;
+use crate::volume::hosts::HostGuard;
 use crate::volume::info::{VolumeEvent, VolumeInfo};
 use crate::volume::manage::checks::{check_free, check_name};
 use crate::volume::pool::Pool;
 use crate::volume::request::VolumeId;
 
+/// What is done to a volume, for a refusal.
+const RENAME_IT: &str = "rename it";
+const PROMOTE_IT: &str = "promote it";
+
 impl Pool {
     /// Gives a volume another name.
     ///
     /// # Errors
-    /// No such volume, a bad name, a name that exists, a failed pool.
-    pub async fn rename_volume(self: Rc<Self>, name: String, to: String) -> Result<VolumeInfo, VolumeError> {
+    /// No such volume, a bad name, a name that exists, a host is connected, a failed pool.
+    pub async fn rename_volume(
+        self: Rc<Self>,
+        name: String,
+        to: String,
+        guard: HostGuard,
+    ) -> Result<VolumeInfo, VolumeError> {
+        guard.check(&name, RENAME_IT)?;
         check_name("volume name", &to)?;
         let (id, _) = self.identity_of(&name)?;
         let lsn = self
             .change(|catalog, _| {
+                guard.check(&name, RENAME_IT)?;
                 check_free(catalog, &to)?;
                 set_name(catalog, &name, &to)
             })
@@ -36,8 +48,14 @@ impl Pool {
     /// Swaps the names of a clone and its origin. Returns both, the clone first.
     ///
     /// # Errors
-    /// No such volume, or it is no clone; its origin was deleted; a failed pool.
-    pub async fn promote_clone(self: Rc<Self>, name: String) -> Result<[VolumeInfo; 2], VolumeError> {
+    /// No such volume, or it is no clone; its origin was deleted; a host is connected to one of
+    /// them; a failed pool.
+    pub async fn promote_clone(
+        self: Rc<Self>,
+        name: String,
+        guard: HostGuard,
+    ) -> Result<[VolumeInfo; 2], VolumeError> {
+        guard.check(&name, PROMOTE_IT)?;
         let (id, uuid) = self.identity_of(&name)?;
         let origin = self.origin_of(id, uuid, &name).await?.volume;
         let mut swapped = None;
@@ -54,6 +72,8 @@ impl Pool {
                 if catalog.volume(&name).is_none_or(|volume| volume.uuid != uuid) {
                     return Err(VolumeError::NoSuchVolume { name: name.clone() });
                 }
+                guard.check(&name, PROMOTE_IT)?;
+                guard.check(&other, "give its name to the clone")?;
                 // No volume has this name in between: it is no valid one.
                 set_name(catalog, &other, "")?;
                 set_name(catalog, &name, &other)?;

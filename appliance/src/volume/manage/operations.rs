@@ -18,6 +18,7 @@ use crate::volume::catalog::{
 };
 use crate::volume::error::VolumeError;
 use crate::volume::history::point::NamedPoint;
+use crate::volume::hosts::HostGuard;
 use crate::volume::image::image_ids;
 use crate::volume::image::index::Index;
 use crate::volume::image::volume::{NewVolume, Volume, VolumeIndex};
@@ -29,6 +30,9 @@ use crate::volume::request::VolumeId;
 
 /// How many turns an operation waits for a full pipeline before it gives up.
 pub(super) const BUSY_TURNS_MAX: usize = 1_000_000;
+
+/// What a deletion does to a volume, for a refusal.
+pub(in crate::volume) const DELETE_IT: &str = "delete it";
 
 /// The parameters of a new volume.
 #[derive(Debug, Clone)]
@@ -83,7 +87,19 @@ impl Pool {
     /// # Errors
     /// No such volume, one that a session of several volumes needs, a failed pool.
     pub async fn delete_volume(self: Rc<Self>, name: String) -> Result<(), VolumeError> {
-        self.delete_volumes(vec![name]).await
+        self.delete_volumes(vec![name], HostGuard::none()).await
+    }
+
+    /// The same, unless a host is connected to it.
+    ///
+    /// # Errors
+    /// As there, and those of the guard.
+    pub async fn delete_unused_volume(
+        self: Rc<Self>,
+        name: String,
+        guard: HostGuard,
+    ) -> Result<(), VolumeError> {
+        self.delete_volumes(vec![name], guard).await
     }
 
     /// The same for several volumes, in one change.
@@ -93,8 +109,13 @@ impl Pool {
     pub(in crate::volume) async fn delete_volumes(
         self: Rc<Self>,
         names: Vec<String>,
+        guard: HostGuard,
     ) -> Result<(), VolumeError> {
-        let lsn = self.change(|catalog, head| self.remove_volumes(catalog, head, &names)).await?;
+        let change = self.change(|catalog, head| {
+            guard.check_all(&names, DELETE_IT)?;
+            self.remove_volumes(catalog, head, &names)
+        });
+        let lsn = change.await?;
         self.put_removal_in_force(&names);
         recovery::stable(&self.log, lsn.plus(1)).await?;
         Ok(())

@@ -10,13 +10,14 @@ use std::rc::Rc;
 use super::held::Held;
 use super::info::{BisectInfo, FoundCommand, Position, SessionInfo};
 use super::state::Standing;
-use super::step::standing_of;
+use super::step::{MOVE_IT, standing_of};
 use crate::log::{Lsn, recovery};
 use crate::volume::catalog::{CatalogSession, SessionVerdict, VERDICTS_MAX, Verdict};
 use crate::volume::error::VolumeError;
 use crate::volume::history::commands::CommandEnd;
 use crate::volume::history::point::NamedPoint;
 use crate::volume::history::reigns::VolumeThen;
+use crate::volume::hosts::HostGuard;
 use crate::volume::pool::Pool;
 
 /// What the verdicts of a session leave.
@@ -83,15 +84,17 @@ impl Pool {
     /// which command it is.
     ///
     /// # Errors
-    /// No such session, or it is busy; no good or no bad position is known; nothing is between
-    /// them; those of a step.
+    /// No such session, or it is busy; a host is connected to a clone; no good or no bad position
+    /// is known; nothing is between them; those of a step.
     pub async fn bisect_session(
         self: Rc<Self>,
         name: String,
         discard_writes: bool,
+        guard: HostGuard,
     ) -> Result<BisectInfo, VolumeError> {
         let mut held = Held::new(&self, &name)?;
         let session = self.session(&name)?;
+        guard.check_all(&self.clone_names(&name)?, MOVE_IT)?;
         let left = Left::of(&session)?;
         self.stand(&mut held, &session).await?;
         let thens = self.thens_at(&session, Lsn(left.last_good.lsn)).await?;
@@ -100,7 +103,7 @@ impl Pool {
         let step = match chosen {
             Some(end) => {
                 let to = Position { lsn: end.lsn.0, time_ns: end.time_ns };
-                Some(self.step_to(&mut held, &session, to, discard_writes).await?)
+                Some(self.step_to(&mut held, &session, to, discard_writes, &guard).await?)
             }
             None => None,
         };

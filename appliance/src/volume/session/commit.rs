@@ -14,7 +14,9 @@ use crate::volume::error::VolumeError;
 use crate::volume::history::clone::member_name;
 use crate::volume::history::members::Members;
 use crate::volume::history::point::Point;
+use crate::volume::history::roll_back::{ROLL_IT_BACK, RollBackTerms};
 use crate::volume::history::roll_back_info::RollBacks;
+use crate::volume::hosts::HostGuard;
 use crate::volume::image::free::free;
 use crate::volume::image::index::Mapping;
 use crate::volume::image::volume::Volume;
@@ -22,6 +24,7 @@ use crate::volume::info::VolumeInfo;
 use crate::volume::manage::checks::check_name;
 use crate::volume::manage::groups::insert_group;
 use crate::volume::manage::names::set_names;
+use crate::volume::manage::operations::DELETE_IT;
 use crate::volume::pool::Pool;
 use crate::volume::request::VolumeId;
 
@@ -36,17 +39,24 @@ impl Pool {
     /// that is one change.
     ///
     /// # Errors
-    /// No such session, or it is busy; a name is taken; a clone is loading; the history where it
-    /// stands is gone; a failed pool.
+    /// No such session, or it is busy; a name is taken; a host is connected to a clone that gets
+    /// another name; a clone is loading; the history where it stands is gone; a failed pool.
     pub async fn keep_session(
         self: Rc<Self>,
         name: String,
         keep: String,
+        guard: HostGuard,
     ) -> Result<Vec<VolumeInfo>, VolumeError> {
         let mut held = Held::new(&self, &name)?;
         let session = self.session(&name)?;
         let clones = self.clones_of(&session)?;
         let names = kept_names(&session, &clones, &keep)?;
+        // A clone that keeps its name loses no host.
+        let check = || {
+            let renamed = names.iter().filter(|(from, to)| from != to);
+            guard.check_all(renamed.map(|(from, _)| from), "rename it")
+        };
+        check()?;
         for (at, clone) in clones.iter().enumerate() {
             self.settle(&session, (at, clone)).await?;
         }
@@ -55,6 +65,7 @@ impl Pool {
             (log.environment().random.uuid(), log.now_ns())
         };
         let change = self.change(|catalog, _| {
+            check()?;
             if !catalog.remove_session(&name) {
                 return self.session(&name).map(|_| ());
             }
@@ -82,17 +93,20 @@ impl Pool {
     /// explicitly. The caller hydrates the volumes ([`hydrate`](Self::hydrate)).
     ///
     /// # Errors
-    /// No such session, or it is busy; a volume was deleted; a clone was written; those of
-    /// [`roll_back`](Self::roll_back).
+    /// No such session, or it is busy; a volume was deleted; a host is connected to a volume or a
+    /// clone; a clone was written; those of [`roll_back`](Self::roll_back).
     pub async fn roll_back_session(
         self: Rc<Self>,
         name: String,
         discard_writes: bool,
         forced: bool,
+        guard: HostGuard,
     ) -> Result<RollBacks, VolumeError> {
         let mut held = Held::new(&self, &name)?;
         let session = self.session(&name)?;
         let clones = self.clones_of(&session)?;
+        guard.check_all(&self.source_names(&name)?, ROLL_IT_BACK)?;
+        guard.check_all(clones.iter().map(|clone| &clone.name), DELETE_IT)?;
         if let Some(clone) = clones.iter().find(|clone| clone.is_written && !discard_writes) {
             let reason = format!(
                 "a host has written to '{}', or may have, before the pool was started or recovered, and a roll-back to lsn:{} would not have that; discard these writes with --discard-writes, or keep the clone (varve restore commit {name} --keep NAME) and promote it",
@@ -100,7 +114,6 @@ impl Pool {
             );
             return Err(VolumeError::Invalid { what: "commit", reason });
         }
-        self.source_names(&name)?;
         let expiries = self.expiries();
         let at = self.resolve_for(&Point::Lsn(session.at).into(), None).await?;
         let catalog = self.catalog_at(Lsn(at.lsn)).await?;
@@ -111,7 +124,8 @@ impl Pool {
         }
         let members = Members { catalog, group: session.group.clone(), volumes };
         let ended: Vec<String> = clones.into_iter().map(|clone| clone.name).collect();
-        let done = self.roll_back_to(at, members, &ended, forced, expiries).await?;
+        let terms = RollBackTerms { ended: &ended, forced, expiries, guard: &guard };
+        let done = self.roll_back_to(at, members, terms).await?;
         held.standing = None;
         Ok(done)
     }
@@ -120,7 +134,7 @@ impl Pool {
     ///
     /// # Errors
     /// No such session; a volume was deleted.
-    pub fn source_names(&self, session: &str) -> Result<Vec<String>, VolumeError> {
+    fn source_names(&self, session: &str) -> Result<Vec<String>, VolumeError> {
         let session = self.session(session)?;
         let state = self.state.borrow();
         let name = |member: &SessionMember| {

@@ -8,6 +8,7 @@ use crate::volume::catalog::{Catalog, CatalogSession, SESSIONS_MAX, SessionMembe
 use crate::volume::error::VolumeError;
 use crate::volume::history::clone::{MadeClone, MadeClones, MakeClones};
 use crate::volume::history::point::NamedPoint;
+use crate::volume::hosts::HostGuard;
 use crate::volume::info::CloneInfo;
 use crate::volume::manage::checks::check_name;
 use crate::volume::pool::Pool;
@@ -62,25 +63,16 @@ impl Pool {
         sessions.iter().map(|session| self.session_info(session)).collect()
     }
 
-    /// The names of a session's clones.
-    ///
-    /// # Errors
-    /// No such session.
-    pub fn clone_names(&self, session: &str) -> Result<Vec<String>, VolumeError> {
-        let clones = self.clones_of(&self.session(session)?)?;
-        Ok(clones.into_iter().map(|clone| clone.name).collect())
-    }
-
     /// Ends a session and deletes its clones, in one change.
     ///
     /// # Errors
-    /// No such session, or it is busy; a failed pool.
-    pub async fn abort_session(self: Rc<Self>, name: String) -> Result<(), VolumeError> {
+    /// No such session, or it is busy; a host is connected to a clone; a failed pool.
+    pub async fn abort_session(self: Rc<Self>, name: String, guard: HostGuard) -> Result<(), VolumeError> {
         let mut held = Held::new(&self, &name)?;
         held.standing = None;
         let clones = self.clone_names(&name)?;
         // A session ends with its clones.
-        Rc::clone(&self).delete_volumes(clones).await
+        Rc::clone(&self).delete_volumes(clones, guard).await
     }
 }
 

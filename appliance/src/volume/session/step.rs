@@ -16,6 +16,7 @@ use crate::volume::history::commands::Counted;
 use crate::volume::history::entry_cache::EntryCache;
 use crate::volume::history::reigns::VolumeThen;
 use crate::volume::history::walk::{PastVolume, WalkReport};
+use crate::volume::hosts::HostGuard;
 use crate::volume::image::census::Census;
 use crate::volume::image::index::Index;
 use crate::volume::image::rebase::{PastState, RebaseKind};
@@ -23,6 +24,8 @@ use crate::volume::image::volume::Volume;
 use crate::volume::pool::Pool;
 use crate::volume::request::VolumeId;
 
+/// What a step does to a clone, for a refusal.
+pub(super) const MOVE_IT: &str = "move it";
 /// How many leaves are compared in one piece.
 const PIECE_LEAVES: usize = 16;
 
@@ -44,16 +47,19 @@ impl Pool {
     /// Moves a session. A clone that was written is moved only if its writes may be discarded.
     ///
     /// # Errors
-    /// No such session, or it is busy; the clone was written; the history ends before the position,
-    /// or is gone there; no room; a failed pool. The session then stands where it stood.
+    /// No such session, or it is busy; a host is connected to a clone; the clone was written; the
+    /// history ends before the position, or is gone there; no room; a failed pool. The session then
+    /// stands where it stood.
     pub async fn step_session(
         self: Rc<Self>,
         name: String,
         to: StepTo,
         discard_writes: bool,
+        guard: HostGuard,
     ) -> Result<StepInfo, VolumeError> {
         let mut held = Held::new(&self, &name)?;
         let session = self.session(&name)?;
+        guard.check_all(&self.clone_names(&name)?, MOVE_IT)?;
         self.stand(&mut held, &session).await?;
         let position = match to {
             StepTo::Point(point) => {
@@ -62,7 +68,16 @@ impl Pool {
             }
             StepTo::Commands(count) => self.position_after(&mut held, &session, count).await?,
         };
-        self.step_to(&mut held, &session, position, discard_writes).await
+        self.step_to(&mut held, &session, position, discard_writes, &guard).await
+    }
+
+    /// The names of a session's clones.
+    ///
+    /// # Errors
+    /// No such session.
+    pub(super) fn clone_names(&self, session: &str) -> Result<Vec<String>, VolumeError> {
+        let clones = self.clones_of(&self.session(session)?)?;
+        Ok(clones.into_iter().map(|clone| clone.name).collect())
     }
 
     /// The session of a name.
@@ -168,6 +183,7 @@ impl Pool {
         session: &CatalogSession,
         to: Position,
         discard_writes: bool,
+        guard: &HostGuard,
     ) -> Result<StepInfo, VolumeError> {
         let started = Instant::now();
         let expiries = self.expiries();
@@ -188,6 +204,7 @@ impl Pool {
         }
         let moved = Instant::now();
         let done = self.rebase(&moves, RebaseKind::Reset, |catalog, _| {
+            guard.check_all(clones.iter().map(|clone| &clone.name), MOVE_IT)?;
             self.check_not_expired(expiries, format_args!("session '{}' was moved", session.name))?;
             for clone in &clones {
                 let is_same = |volume: &Volume| volume.changed_lsn() == clone.changed_lsn;

@@ -7,7 +7,8 @@ use std::ops::RangeInclusive;
 use std::rc::Rc;
 
 use varve::volume::{
-    BisectInfo, NamedPoint, OpenSession, Point, SessionInfo, StepInfo, StepTo, Verdict, VolumeError,
+    BisectInfo, HostGuard, NamedPoint, OpenSession, Point, SessionInfo, StepInfo, StepTo, Verdict,
+    VolumeError,
 };
 
 use super::super::model::{Change, ModelSession, VolumeState};
@@ -161,7 +162,8 @@ impl Run {
             (StepTo::Commands(count), self.target_of(&session, count))
         };
         let discards = self.rng.one_in(2);
-        let future = Rc::clone(&self.pool).step_session(session.name.clone(), to, discards);
+        let future =
+            Rc::clone(&self.pool).step_session(session.name.clone(), to, discards, HostGuard::none());
         let has_target = target.is_some();
         let target = target.unwrap_or(0..=u64::MAX);
         match self.carry_step("session step", &session, target, discards, future, cut) {
@@ -301,7 +303,7 @@ impl Run {
         }
         let search = self.search(&session);
         let discards = self.rng.one_in(2);
-        let future = Rc::clone(&self.pool).bisect_session(session.name.clone(), discards);
+        let future = Rc::clone(&self.pool).bisect_session(session.name.clone(), discards, HostGuard::none());
         let target = match search {
             Search::Step(lsn) => lsn..=lsn,
             _ => session.at..=session.at,
@@ -377,7 +379,7 @@ impl Run {
             }
             is_gone
         }));
-        let future = Rc::clone(&self.pool).keep_session(session.name.clone(), keep);
+        let future = Rc::clone(&self.pool).keep_session(session.name.clone(), keep, HostGuard::none());
         match self.carry("commit --keep", future, &[clone], pieces, cut) {
             Carried::Done(_) => self.check_place(clone),
             Carried::Refused(error) => {
@@ -402,7 +404,8 @@ impl Run {
             is_back
         });
         let pieces = vec![both];
-        let future = Rc::clone(&self.pool).roll_back_session(session.name.clone(), discards, false);
+        let future =
+            Rc::clone(&self.pool).roll_back_session(session.name.clone(), discards, false, HostGuard::none());
         match self.carry("commit --roll-back", future, &[source, clone], pieces, cut) {
             Carried::Done(info) => {
                 assert!(is_allowed && (discards || !is_written), "seed {}", self.seed);
@@ -419,7 +422,7 @@ impl Run {
 
     pub(super) fn verb_abort(&mut self, cut: Option<Cut>) {
         let Some(session) = self.random_session() else { return };
-        let future = Rc::clone(&self.pool).abort_session(session.name.clone());
+        let future = Rc::clone(&self.pool).abort_session(session.name.clone(), HostGuard::none());
         let pieces = vec![delete_piece(session.clone)];
         match self.carry("session abort", future, &[session.clone], pieces, cut) {
             Carried::Done(()) | Carried::Cut => {}

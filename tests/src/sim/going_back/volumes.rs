@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use uuid::Uuid;
-use varve::volume::{NamedPoint, Point, RollBackInfo, VolumeError};
+use varve::volume::{HostGuard, NamedPoint, Point, RollBackInfo, VolumeError};
 
 use super::super::checks::check_volume;
 use super::super::model::{Change, VolumeState};
@@ -128,7 +128,7 @@ impl Run {
         let Some(state) = state else { return };
         let name = self.model.name(place).to_owned();
         let point = other.map(|at| NamedPoint::from(Point::Lsn(at)));
-        let future = Rc::clone(&self.pool).reset_clone(name.clone(), point);
+        let future = Rc::clone(&self.pool).reset_clone(name.clone(), point, HostGuard::none());
         let piece: Piece<'_> = Box::new(|run| {
             let is_set = run.has_changed();
             if is_set {
@@ -174,7 +174,7 @@ impl Run {
         while let Some((parent, _)) = self.model.volumes[ancestors[ancestors.len() - 1]].parent {
             ancestors.push(parent);
         }
-        let future = Rc::clone(&self.pool).promote_clone(name);
+        let future = Rc::clone(&self.pool).promote_clone(name, HostGuard::none());
         let piece: Piece<'_> = Box::new(|run| {
             let volumes = run.pool.volumes();
             let renamed = volumes.iter().filter_map(|volume| {
@@ -215,7 +215,7 @@ impl Run {
             && let Some(other) = self.random_live(|_, _| true)
         {
             let taken = self.model.name(other).to_owned();
-            let future = Rc::clone(&self.pool).rename_volume(name, taken);
+            let future = Rc::clone(&self.pool).rename_volume(name, taken, HostGuard::none());
             let ended = self.carry("rename to a name that exists", future, &[], Vec::new(), cut);
             match ended {
                 Carried::Done(_) => panic!("seed {}: a name was given twice", self.seed),
@@ -225,7 +225,7 @@ impl Run {
             return;
         }
         let to = self.new_name("r");
-        let future = Rc::clone(&self.pool).rename_volume(name, to.clone());
+        let future = Rc::clone(&self.pool).rename_volume(name, to.clone(), HostGuard::none());
         match self.carry("rename", future, &[], vec![rename_piece(place, to)], cut) {
             Carried::Done(_) => self.check_place(place),
             Carried::Refused(error) => self.check_refusal("rename", &error, &[]),

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::archive::anchor::{AnchorHead, AnchorId, AnchorName, AnchorPart, LastRecord, Leaves};
+use crate::archive::service::anchors::read_anchor;
 
 fn id() -> AnchorId {
     AnchorId { pool: Uuid::from_u128(0x77), epoch: 2, image: 1, lsn: Lsn(5000), claim: ClaimId(3) }
