@@ -4,7 +4,7 @@
 //! position in the log. Hosts' requests go through [`Pool::submit`] and [`Pool::poll`]; operations
 //! of the management plane are futures that run on the pool's reactor.
 
-mod archive;
+mod archiving;
 mod blocks;
 pub(crate) mod catalog;
 mod error;
@@ -21,7 +21,7 @@ mod request;
 mod session;
 mod space;
 
-pub use archive::{
+pub use archiving::{
     AnchorPolicy, ArchivePolicy, ArchiveStatus, BackPressure, Forgotten, KnownAnchor, KnownObjects,
 };
 pub use blocks::diff::DiffRequest;

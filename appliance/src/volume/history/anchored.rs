@@ -27,7 +27,7 @@ use crate::archive::service::{AnchorContent, AnchorRead, ArchiveError, StoredAnc
 use crate::log::reader::LsnRange;
 use crate::log::{Lsn, SegmentSeq};
 use crate::reactor::yield_now;
-use crate::volume::archive::{ComingAnchor, KnownAnchor};
+use crate::volume::archiving::{ComingAnchor, KnownAnchor};
 use crate::volume::catalog::ImageRange;
 use crate::volume::history::past::ScanReport;
 use crate::volume::image::index::IndexBuilder;

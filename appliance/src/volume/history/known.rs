@@ -10,7 +10,7 @@ use crate::log::format::TrailerUnit;
 use crate::log::reader::{LsnRange, SegmentEntries};
 use crate::log::table::Phase;
 use crate::log::{Lsn, SegmentSeq};
-use crate::volume::archive::Ahead;
+use crate::volume::archiving::Ahead;
 use crate::volume::error::VolumeError;
 use crate::volume::history::entry_cache::{Cached, EntryCache};
 pub(in crate::volume) use crate::volume::history::known_content::Known;

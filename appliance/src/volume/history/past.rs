@@ -17,7 +17,7 @@ use crate::log::format::EntryKind;
 use crate::log::reader::{LsnRange, PlacedEntry};
 use crate::log::{Lsn, SegmentSeq};
 use crate::reactor::yield_now;
-use crate::volume::archive::Ahead;
+use crate::volume::archiving::Ahead;
 use crate::volume::catalog::{Catalog, CatalogFinder, CatalogVolume, FoundCatalog, ImageRange};
 use crate::volume::error::VolumeError;
 use crate::volume::history::event::EventCollector;

@@ -34,7 +34,7 @@ use crate::dma::BLOCK_BYTES;
 use crate::log::reader::LsnRange;
 use crate::log::recovery::{ContinueLog, finish_continuing};
 use crate::log::{CreateLog, Environment, Lsn, SegmentSeq};
-use crate::volume::archive::{AnchorPolicy, ArchivePolicy, KnownObjects};
+use crate::volume::archiving::{AnchorPolicy, ArchivePolicy, KnownObjects};
 use crate::volume::catalog::{Catalog, CatalogImage, Cut, Ownership};
 use crate::volume::error::VolumeError;
 use crate::volume::image::image_ids;

@@ -11,7 +11,7 @@ use super::read_ahead::AheadBlock;
 use super::reads::ReadPiece;
 use crate::dma::{BLOCK_BYTES, DmaBuf, DmaBufMut, DmaPool};
 use crate::log::Lsn;
-use crate::volume::archive::{ArchivedBlocks, Fetched};
+use crate::volume::archiving::{ArchivedBlocks, Fetched};
 use crate::volume::image::index::Mapping;
 use crate::volume::request::Refusal;
 

@@ -22,7 +22,7 @@ use crate::archive::service::{ArchiveError, ObjectBlocks};
 use crate::dma::{BLOCK_BYTES, DmaBuf, DmaBufMut};
 use crate::log::checksum::crc32c;
 use crate::log::{Geometry, Log, Lsn, ReadDone};
-use crate::volume::archive::{Archive, ArchivedBlocks, Fetched};
+use crate::volume::archiving::{Archive, ArchivedBlocks, Fetched};
 use crate::volume::request::{IoCompletion, IoError, Sink, VolumeId};
 
 /// The maximum number of waiting reads in a pool; beyond it submissions are

@@ -17,7 +17,7 @@ use crate::bdev::BdevError;
 use crate::dma::{BLOCK_BYTES, DmaBufMut};
 use crate::log::checksum::crc32c;
 use crate::log::{Lsn, ReadDone};
-use crate::volume::archive::{ArchivedBlocks, Fetched};
+use crate::volume::archiving::{ArchivedBlocks, Fetched};
 
 /// How long a piece pauses before each further try, in nanoseconds.
 const BACK_OFF_NS: [u64; 6] = [1_000_000, 4_000_000, 16_000_000, 64_000_000, 256_000_000, 660_000_000];

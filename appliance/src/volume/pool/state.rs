@@ -18,7 +18,7 @@ use super::starving::Starving;
 use super::trims::Trims;
 use crate::dma::DmaBuf;
 use crate::log::{Log, SharedLog};
-use crate::volume::archive::{Archive, ArchiveSlot, PoolSide};
+use crate::volume::archiving::{Archive, ArchiveSlot, PoolSide};
 use crate::volume::blocks::differences::Differences;
 use crate::volume::blocks::restores::BlockRestores;
 use crate::volume::catalog::PresentCatalog;

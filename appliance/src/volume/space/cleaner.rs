@@ -56,7 +56,7 @@ use crate::log::{
     AppendClass, AppendError, BlockNumber, ImageId, Log, Lsn, Recycling, SegmentSeq, SharedLog,
 };
 
-use crate::volume::archive::Archive;
+use crate::volume::archiving::Archive;
 use crate::volume::catalog::Catalog;
 use crate::volume::image::index::{Mapping, RangeSet};
 use crate::volume::image::volumes::Volumes;

@@ -19,7 +19,7 @@ use crate::bdev::SharedBdev;
 use crate::log::reader::LsnRange;
 use crate::log::recovery::{ContinueLog, begin_continuing};
 use crate::log::{CreateLog, Environment, Lsn, SegmentSeq};
-use crate::volume::archive::{ArchivePolicy, KnownObjects};
+use crate::volume::archiving::{ArchivePolicy, KnownObjects};
 use crate::volume::catalog::Catalog;
 use crate::volume::error::VolumeError;
 use crate::volume::history::past::Boundary;

@@ -8,7 +8,7 @@ use std::task::{Context, Poll, Waker};
 
 use crate::dma::BLOCK_BYTES;
 use crate::log::Log;
-use crate::volume::archive::{Archive, BlockAnswer};
+use crate::volume::archiving::{Archive, BlockAnswer};
 use crate::volume::space::copies::Batch;
 
 /// How long a batch waits for the archive.
