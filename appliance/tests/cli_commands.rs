@@ -350,7 +350,7 @@ fn a_verification_is_watched_and_damage_is_an_exit_code() {
 fn a_damaged_anchor_is_told_and_is_no_failure() {
     let (code, output, errors) = Bed::new().run(&["archive", "verify", "--from", "3"]);
     assert_eq!((code, errors.as_str()), (0, ""));
-    assert!(output.contains("Anchors damaged: 1") && output.contains("it is torn"), "{output}");
+    assert!(output.contains("Anchors damaged:  1") && output.contains("it is torn"), "{output}");
 }
 
 #[test]

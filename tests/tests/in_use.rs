@@ -3,13 +3,16 @@
 //! one.
 
 use std::cell::Cell;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
 use varve::volume::{HostGuard, NamedPoint, OpenSession, Point, Pool, StepTo, Verdict, VolumeError};
 use varve_tests::sim::past::Past;
 use varve_tests::sim::world::{turn_alone, wait};
+
+/// An operation of the pool.
+type Operation<T> = Pin<Box<dyn Future<Output = Result<T, VolumeError>>>>;
 
 const SESSION: &str = "search";
 /// The most turns of an operation.
@@ -28,7 +31,7 @@ fn lsn_point(lsn: u64) -> NamedPoint {
 fn run<T>(
     pool: &Rc<Pool>,
     from: usize,
-    make: &dyn Fn(Rc<Pool>, HostGuard) -> std::pin::Pin<Box<dyn Future<Output = Result<T, VolumeError>>>>,
+    make: &dyn Fn(Rc<Pool>, HostGuard) -> Operation<T>,
 ) -> Result<T, VolumeError> {
     let (asks, turn, asked) = (Cell::new(0), Rc::new(Cell::new(0)), Rc::new(Cell::new(None)));
     let (turn_now, asked_now) = (Rc::clone(&turn), Rc::clone(&asked));
@@ -72,11 +75,7 @@ fn seen(pool: &Rc<Pool>) -> String {
 
 /// An operation is refused whenever the host connects before the change, and changes nothing then;
 /// and it is done if none does. Returns how often it asks.
-fn is_guarded<T>(
-    past: &Past,
-    what: &str,
-    make: impl Fn(Rc<Pool>, HostGuard) -> std::pin::Pin<Box<dyn Future<Output = Result<T, VolumeError>>>>,
-) -> usize {
+fn is_guarded<T>(past: &Past, what: &str, make: impl Fn(Rc<Pool>, HostGuard) -> Operation<T>) -> usize {
     for from in 0.. {
         let before = seen(&past.pool);
         match run(&past.pool, from, &make) {

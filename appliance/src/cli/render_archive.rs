@@ -257,12 +257,13 @@ pub(super) fn verification(verification: &Verification) -> String {
         ("Objects read", format!("{} of {}", verification.objects_done, verification.objects)),
         ("Bytes read", size(verification.bytes_done)),
     ];
-    let has_anchors = verification.anchors > 0;
-    let anchors = format!("{} of {}", verification.anchors_done, verification.anchors);
-    let anchors = has_anchors.then(|| ("Anchors read", anchors)).into_iter().chain(
-        (verification.damaged_anchors > 0)
-            .then(|| ("Anchors damaged", verification.damaged_anchors.to_string())),
-    );
+    let mut anchors = Vec::new();
+    if verification.anchors > 0 {
+        anchors.push(("Anchors read", format!("{} of {}", verification.anchors_done, verification.anchors)));
+    }
+    if verification.damaged_anchors > 0 {
+        anchors.push(("Anchors damaged", verification.damaged_anchors.to_string()));
+    }
     let counts = counts.map(|(what, count, _)| (what, count.to_string()));
     let mut text = pairs(read.into_iter().chain(counts).chain(anchors));
     for (what, words) in [

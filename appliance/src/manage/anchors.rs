@@ -126,6 +126,9 @@ pub(super) mod tests {
         anchor.id.names(anchor.parts).expect("names")
     }
 
+    /// Changes the bytes of an object; returns whether it is stored again.
+    type Edit<'a> = &'a dyn Fn(&mut Vec<u8>) -> bool;
+
     /// Changes an object, or deletes it.
     pub(in crate::manage) fn change(store: &dyn Store, name: &Name, edit: impl Fn(&mut Vec<u8>) -> bool) {
         let mut bytes = vec![0; store.stat(name).expect("it is there").len_bytes as usize];
@@ -198,7 +201,7 @@ pub(super) mod tests {
         };
         for (name, foreign) in names(&anchor).iter().zip(names(&other)) {
             let (whole, foreign) = (read(name), read(&foreign));
-            let edits: [&dyn Fn(&mut Vec<u8>) -> bool; 5] = [
+            let edits: [Edit<'_>; 5] = [
                 &|bytes| {
                     let middle = bytes.len() / 2;
                     bytes[middle] ^= 1;

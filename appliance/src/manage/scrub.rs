@@ -405,7 +405,9 @@ mod tests {
     fn anchors_are_read_after_the_objects_and_counted_apart() {
         let folder = tempfile::tempdir().expect("a folder");
         let store = store_in(&folder.path().join("store"));
-        (0..2).for_each(|sequence| put_object(&*store, sequence));
+        for sequence in 0..2 {
+            put_object(&*store, sequence);
+        }
         let all: Vec<KnownAnchor> = (1..=4).map(|image| put(&*store, image, 300)).collect();
         change(&*store, &names(&all[1])[2], |bytes| {
             bytes[70] ^= 1;
@@ -419,11 +421,13 @@ mod tests {
         assert_eq!((status.objects_done, status.damaged_objects), (2, 2));
         assert_eq!((status.anchors, status.anchors_done, status.damaged_anchors), (4, 0, 0));
         // A start goes on behind the objects.
+        drop(manager);
         let manager = self::manager(folder.path(), &store);
         let (status, _) = run(&manager, &pool, 10);
         assert_eq!((status.objects_done, status.anchors_done, status.damaged_anchors), (2, 2, 1));
         assert!(status.slower[0].starts_with("anchor of image 2 at LSN 300: "), "{:?}", status.slower);
         // A restart begins the anchors again, without the one that the pool has deleted.
+        drop(manager);
         let manager = self::manager(folder.path(), &store);
         let (status, slept) = run(&manager, &pool, 13);
         assert_eq!(pool.told(), [all[1].id, all[2].id]);
@@ -441,7 +445,9 @@ mod tests {
         let store = store_in(&folder.path().join("store"));
         put_object(&*store, 0);
         let anchor = put(&*store, 1, 300);
-        names(&anchor).iter().for_each(|name| store.delete(name).expect("deleted"));
+        for name in names(&anchor) {
+            store.delete(&name).expect("deleted");
+        }
         let manager = manager(folder.path(), &store);
         let pool = FakePool::default();
         let work = Work {
