@@ -15,7 +15,7 @@ const BATCH: usize = 256;
 /// Larger than a core's caches, so that blocks come from memory, as a host's do.
 const AREA_BYTES: usize = 64 << 20;
 
-/// OnMemory on one block: its source, and its destination.
+/// Work on one block: its source, and its destination.
 type OnMemory = fn(&[u8], &mut [u8]) -> u32;
 
 /// Copies blocks of 4 KiB.

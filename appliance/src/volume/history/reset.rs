@@ -54,17 +54,14 @@ impl Pool {
         // The clone may have been made from what was appended last.
         self.close_up_to_now();
         let origin = self.origin_of(id, uuid, &name).await?;
-        let (to, what) = match point {
-            Some(point) => {
-                let at = Rc::clone(&self).resolve(point).await?;
-                (self.past_state(origin.volume.uuid, &at).await?.0, at.point)
-            }
-            None => {
-                // What it was made from may have had another size and the same contents.
-                let mut to = self.state_of(origin.catalog, &origin.volume, origin.lsn).await?.0;
-                to.size_blocks = origin.begun_blocks.unwrap_or(to.size_blocks);
-                (to, format!("the beginning of '{name}'"))
-            }
+        let (to, what) = if let Some(point) = point {
+            let at = Rc::clone(&self).resolve(point).await?;
+            (self.past_state(origin.volume.uuid, &at).await?.0, at.point)
+        } else {
+            // What it was made from may have had another size and the same contents.
+            let mut to = self.state_of(origin.catalog, &origin.volume, origin.lsn).await?.0;
+            to.size_blocks = origin.begun_blocks.unwrap_or(to.size_blocks);
+            (to, format!("the beginning of '{name}'"))
         };
         let moves = [(id, to)];
         let done = self.rebase(&moves, RebaseKind::Reset, |catalog, _| {
