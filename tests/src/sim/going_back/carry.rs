@@ -6,7 +6,7 @@ use std::future::Future;
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
-use varve::volume::VolumeError;
+use varve::volume::{SegmentState, VolumeError};
 
 use super::super::workload::Run;
 use super::super::world::{TURNS_MAX, poll_background, story, turn_alone};
@@ -121,7 +121,10 @@ impl Run {
     fn write_elsewhere(&mut self, touched: &[usize]) {
         let mut others = self.writable();
         others.retain(|(place, ..)| !touched.contains(place));
-        if others.is_empty() || self.pool.is_in_the_middle() {
+        // The verb is not polled while the command runs, and may hold the segment whose slot the
+        // command needs.
+        let has_free_slot = self.pool.segments().iter().any(|segment| segment.state == SegmentState::Recycle);
+        if others.is_empty() || !has_free_slot || self.pool.is_in_the_middle() {
             return;
         }
         let (place, id, size_blocks) = others[self.rng.below(others.len() as u64) as usize];
